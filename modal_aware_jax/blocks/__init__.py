@@ -1,0 +1,16 @@
+"""Blocks that make image maps and text features aware of each other."""
+
+from modal_aware_jax.blocks.channel_attention import (
+    ChannelAttention,
+    SqueezedChannelAttention,
+)
+from modal_aware_jax.blocks.kernel_network import KernelNetwork
+from modal_aware_jax.blocks.modal_aware import ModalAwareBlock, PassThrough
+
+__all__ = [
+    "ChannelAttention",
+    "KernelNetwork",
+    "ModalAwareBlock",
+    "PassThrough",
+    "SqueezedChannelAttention",
+]

@@ -1,0 +1,116 @@
+"""Channel attention: both modalities together choose the channels of each."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from modal_aware_jax.blocks.kernel_network import check_pair
+
+
+def mean_one_softmax(logits):
+    """Softmax times the number of channels: gates that average one, not 1 / C.
+
+    The paper's softmax divides the features by about C at every block; after a block
+    of 8,192 text channels and one of 512 almost nothing is left of them.
+    """
+    return nnx.softmax(logits) * logits.shape[-1]
+
+
+def pool_both(image, text):
+    """The mean over positions of [B, H, W, C] beside the text [B, T]: [B, C + T]."""
+    return jnp.concatenate([image.mean(axis=(1, 2)), text], axis=-1)
+
+
+class ChannelAttention(nnx.Module):
+    """Gates the channels of both modalities by an attention over their pooled pair.
+
+    With F = [mean over positions of the image maps; text], C + T features:
+
+        a^I = softmax(W_I F + b_I)    image[..., i] <- a^I_i image[..., i]
+        a^T = softmax(W_T F + b_T)    text_i        <- a^T_i text_i
+
+    Source: Zeng et al., "Modal-aware Features for Multimodal Hashing"
+    (arXiv:1911.08479), the attention network. The defaults are its literal form.
+
+    Attributes:
+      gate: maps logits [B, C] to gates [B, C]: `nnx.softmax` (the paper's: the gates
+        of one sample sum to 1), `mean_one_softmax`, `nnx.sigmoid`, ...
+    """
+
+    def __init__(
+        self,
+        image_features: int,
+        text_features: int,
+        *,
+        gate=nnx.softmax,
+        dtype=None,
+        rngs: nnx.Rngs,
+    ):
+        self.image_features = image_features
+        self.text_features = text_features
+        self.gate = gate
+        pooled = image_features + text_features
+        self.image_logits = nnx.Linear(pooled, image_features, dtype=dtype, rngs=rngs)
+        self.text_logits = nnx.Linear(pooled, text_features, dtype=dtype, rngs=rngs)
+
+    def gates(self, image: jax.Array, text: jax.Array):
+        """The gates of [B, H, W, C] and [B, T]: [B, C] and [B, T]."""
+        check_pair(
+            "ChannelAttention", image, text, self.image_features, self.text_features
+        )
+        pooled = pool_both(image, text)  # [B, C + T]
+        return self.gate(self.image_logits(pooled)), self.gate(self.text_logits(pooled))
+
+    def __call__(self, image: jax.Array, text: jax.Array):
+        """Maps image [B, H, W, C] and text [B, T] to arrays of the same shapes."""
+        image_gates, text_gates = self.gates(image, text)
+        return image * image_gates[:, None, None, :], text * text_gates
+
+
+class SqueezedChannelAttention(nnx.Module):
+    """`ChannelAttention` through a narrow hidden layer.
+
+    W_T of the literal form has (C + T) x T weights, 69 million at T = 8,192. Here both
+    logits are read from `squeeze_features` rectified linear units, as in
+    squeeze-and-excitation networks (arXiv:1709.01507, eq. 3).
+    """
+
+    def __init__(
+        self,
+        image_features: int,
+        text_features: int,
+        *,
+        squeeze_features: int = 128,
+        gate=nnx.softmax,
+        dtype=None,
+        rngs: nnx.Rngs,
+    ):
+        self.image_features = image_features
+        self.text_features = text_features
+        self.gate = gate
+
+        def dense(inputs, outputs):
+            return nnx.Linear(inputs, outputs, dtype=dtype, rngs=rngs)
+
+        self.squeeze = dense(image_features + text_features, squeeze_features)
+        self.image_logits = dense(squeeze_features, image_features)
+        self.text_logits = dense(squeeze_features, text_features)
+
+    def gates(self, image: jax.Array, text: jax.Array):
+        """The gates of [B, H, W, C] and [B, T]: [B, C] and [B, T]."""
+        check_pair(
+            "SqueezedChannelAttention",
+            image,
+            text,
+            self.image_features,
+            self.text_features,
+        )
+        squeezed = nnx.relu(self.squeeze(pool_both(image, text)))
+        return self.gate(self.image_logits(squeezed)), self.gate(
+            self.text_logits(squeezed)
+        )
+
+    def __call__(self, image: jax.Array, text: jax.Array):
+        """Maps image [B, H, W, C] and text [B, T] to arrays of the same shapes."""
+        image_gates, text_gates = self.gates(image, text)
+        return image * image_gates[:, None, None, :], text * text_gates

@@ -1,0 +1,154 @@
+"""Kernel network: each modality is reweighted by its similarity to the other."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+
+def check_pair(caller, image, text, image_features, text_features):
+    """Raises a ValueError unless image is [B, H, W, C] and text is [B, T]."""
+    expected = (
+        f"{caller} expects image maps [B, H, W, {image_features}] and text "
+        f"[B, {text_features}], got {image.shape} and {text.shape}."
+    )
+    if image.ndim == 4 and image.shape[1] == image_features != image.shape[3]:
+        raise ValueError(f"{expected} Channels come last: transpose [B, C, H, W].")
+    if image.ndim != 4 or image.shape[3] != image_features:
+        raise ValueError(expected)
+    if text.ndim != 2 or text.shape[1] != text_features:
+        raise ValueError(expected)
+    if image.shape[0] != text.shape[0]:
+        raise ValueError(f"{expected} Both need the same batch size B.")
+
+
+def dot_product(a, b):
+    """The paper's similarity: the plain inner product of [..., R] with [..., R]."""
+    return jnp.sum(a * b, axis=-1)
+
+
+def scaled_dot_product(a, b):
+    """The inner product divided by sqrt(R), as in attention."""
+    return dot_product(a, b) / jnp.sqrt(a.shape[-1]).astype(a.dtype)
+
+
+def bounded_residual(a, b):
+    """1 + tanh of the scaled inner product: between 0 and 2, and 1 for no relation.
+
+    The product of plain inner products over two blocks can shrink or blow up the
+    features by orders of magnitude; this form reweights them around one.
+    """
+    return 1.0 + jnp.tanh(scaled_dot_product(a, b))
+
+
+def reweight_positions(image, keys, query, similarity=dot_product):
+    """Scales every position of the maps by its similarity to the text.
+
+    Args:
+      image: maps f^I, [B, H, W, C].
+      keys: projected maps V^I, [B, H, W, R].
+      query: projected text T^I, [B, R].
+      similarity: a function of two arrays [..., R] that gives [...].
+
+    Returns:
+      s_i * f^I_i at every position i, [B, H, W, C].
+    """
+    scores = similarity(keys, query[:, None, None, :])  # [B, H, W]
+    return scores[..., None] * image
+
+
+def reweight_text(text, key, query, similarity=dot_product):
+    """Scales the text vector [B, T] by the similarity of key and query, both [B, R]."""
+    return similarity(key, query)[:, None] * text
+
+
+class KernelNetwork(nnx.Module):
+    """Reweights image positions and text by learned cross-modal similarity.
+
+    With V^I, T^I, V^T, T^T affine maps, s_i = <V^I f^I_i, T^I f^T> and the mean over
+    positions written mean(f^I):
+
+        image_i <- s_i f^I_i        text <- <V^T mean(f^I), T^T f^T> f^T
+
+    Source: Zeng et al., "Modal-aware Features for Multimodal Hashing"
+    (arXiv:1911.08479), the kernel network. The defaults are its literal form.
+
+    Attributes:
+      rank: inner width R of the text's similarity. The literal form has R = T, which
+        costs T x T weights; a bilinear form of C and T features has rank at most
+        C (C + 1 with the biases), so R = C + 1 covers exactly the same functions
+        with about C / T of the weights (see `low_rank`).
+      similarity: `dot_product` (the paper's), `scaled_dot_product` or
+        `bounded_residual`, or any function of two arrays [..., R] that gives [...].
+    """
+
+    def __init__(
+        self,
+        image_features: int,
+        text_features: int,
+        *,
+        rank: int | None = None,
+        similarity=dot_product,
+        dtype=None,
+        rngs: nnx.Rngs,
+    ):
+        self.image_features = image_features
+        self.text_features = text_features
+        self.rank = text_features if rank is None else rank
+        self.similarity = similarity
+
+        def dense(inputs, outputs):
+            return nnx.Linear(inputs, outputs, dtype=dtype, rngs=rngs)
+
+        # A 1x1 convolution is the same affine map at every position: a Linear.
+        self.image_key = dense(image_features, image_features)  # V^I
+        self.image_query = dense(text_features, image_features)  # T^I
+        self.text_key = dense(image_features, self.rank)  # V^T
+        self.text_query = dense(text_features, self.rank)  # T^T
+
+    def __call__(self, image: jax.Array, text: jax.Array):
+        """Maps image [B, H, W, C] and text [B, T] to arrays of the same shapes."""
+        check_pair(
+            "KernelNetwork", image, text, self.image_features, self.text_features
+        )
+        keys, query = self.image_key(image), self.image_query(text)
+        aware_image = reweight_positions(image, keys, query, self.similarity)
+        key, query = self.text_key(image.mean(axis=(1, 2))), self.text_query(text)
+        aware_text = reweight_text(text, key, query, self.similarity)
+        return aware_image, aware_text
+
+
+def low_rank(literal: KernelNetwork) -> KernelNetwork:
+    """An equal KernelNetwork whose text similarity has inner width C + 1.
+
+    <V f + v, W t + w> = <[f; 1], [V v]^T (W t + w)>: the image side of the similarity
+    becomes the features themselves and a one, the text side absorbs both maps.
+    Holds for `dot_product`; a similarity that divides by sqrt(R) sees another R.
+
+    Args:
+      literal: a network of any rank whose similarity is `dot_product`.
+
+    Returns:
+      A new network that computes the same function of image and text.
+    """
+    if literal.similarity is not dot_product:
+        raise ValueError(
+            "low_rank expects a KernelNetwork with similarity=dot_product, got "
+            f"{literal.similarity.__name__}: another similarity is not bilinear."
+        )
+    features = literal.image_features
+    network = KernelNetwork(
+        features, literal.text_features, rank=features + 1, rngs=nnx.Rngs(0)
+    )
+    for name in ("image_key", "image_query"):
+        ours, theirs = getattr(network, name), getattr(literal, name)
+        ours.kernel[...] = theirs.kernel[...]
+        ours.bias[...] = theirs.bias[...]
+    one = jnp.zeros(features + 1).at[-1].set(1.0)
+    network.text_key.kernel[...] = jnp.eye(features, features + 1)
+    network.text_key.bias[...] = one
+    key = jnp.concatenate(  # [C + 1, R]
+        [literal.text_key.kernel[...], literal.text_key.bias[...][None]]
+    )
+    network.text_query.kernel[...] = literal.text_query.kernel[...] @ key.T
+    network.text_query.bias[...] = literal.text_query.bias[...] @ key.T
+    return network
