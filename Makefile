@@ -1,0 +1,90 @@
+# Every target does its own set-up: a virtual environment in .venv with the pinned
+# packages of requirements.txt, made on first use and again when they change.
+# All it needs is a Python >= 3.11. Choose one with `make test PYTHON=python3.12`.
+
+PYTHON ?=
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PYTEST := $(BIN)/python -m pytest -q
+PYTEST_FLAGS ?= -n 2
+CONFIG ?= configs/shapes.py
+WORKDIR ?= runs/demo
+
+# What the suite's quick second passes run: the tests that build modules.
+MODULE_TESTS ?= $(wildcard $(addprefix tests/,$(addsuffix .py, \
+	test_channel_attention test_compact_bilinear test_concat test_gmu test_head \
+	test_divide_and_encode test_kernel_network test_linen test_mobilenet \
+	test_modal_aware test_multimodal_hashing test_nnx_drop_in test_resnet \
+	test_text_mlp)))
+
+.PHONY: help setup demo test test-slow test-tree test-py312 lint format \
+	requirements clean
+
+help: ## list the targets
+	@grep -E '^[a-z0-9-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(STAMP) ## make the virtual environment
+
+demo: $(STAMP) ## train, evaluate and report on the embedded shapes data
+	$(BIN)/python -m modal_aware_jax.main --config=$(CONFIG) --workdir=$(WORKDIR)
+
+test: lint ## lint, then the tests but the slow ones
+	$(PYTEST) $(PYTEST_FLAGS) -m "not slow"
+
+test-slow: $(STAMP) ## the slow tests only
+	$(PYTEST) -m slow
+
+test-tree: $(STAMP) ## the module tests in Flax's tree mode
+	NNX_GRAPH_MODE=false NNX_GRAPH_UPDATES=false \
+		$(PYTEST) $(PYTEST_FLAGS) -m "not slow" $(MODULE_TESTS)
+
+test-py312: ## the module tests on Python 3.12 with the newest flax and jax
+	$(MAKE) --no-print-directory test-modules \
+		VENV=.venv-py312 PYTHON="$(or $(PYTHON),python3.12)"
+
+.PHONY: test-modules
+test-modules: $(STAMP)
+	$(PYTEST) $(PYTEST_FLAGS) -m "not slow" $(MODULE_TESTS)
+
+lint: $(STAMP) ## ruff check and ruff format --check
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(STAMP) ## fix what ruff can fix
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+$(STAMP): pyproject.toml requirements.txt
+	@python="$(PYTHON)"; \
+	for candidate in python3 python3.12 python3.11 python3.13 python3.14 python; do \
+	  test -z "$$python" || break; \
+	  "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	    2>/dev/null && python="$$candidate"; \
+	done; \
+	test -n "$$python" || { \
+	  echo "No Python >= 3.11 found. Install one, or name it:" \
+	    "make PYTHON=/path/to/python3.12" >&2; exit 1; }; \
+	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "$$python is not a Python >= 3.11." >&2; exit 1; }; \
+	"$$python" -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "$$python cannot make virtual environments: install its venv module" \
+	    "(on Debian and Ubuntu: apt install python3-venv)." >&2; exit 1; }; \
+	echo "Setting up $(VENV) with $$("$$python" --version)"; \
+	"$$python" -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--require-hashes -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--no-deps --no-build-isolation --editable .
+	@touch $@
+
+requirements: ## pin the newest packages again (needs uv)
+	uv pip compile --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-emit-find-links --no-annotate --quiet --upgrade \
+		--custom-compile-command "make requirements" \
+		--extra test --extra lance --extra hub --extra notebooks \
+		--no-emit-package modal-aware-jax --output-file requirements.txt pyproject.toml
+
+clean: ## remove the virtual environments and caches, keep runs/
+	rm -rf .venv .venv-py312 .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
