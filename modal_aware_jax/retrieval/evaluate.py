@@ -1,0 +1,90 @@
+"""One pass over the database gives everything a report shows."""
+
+import numpy as np
+
+from modal_aware_jax.retrieval.inputs import check_inputs
+from modal_aware_jax.retrieval.metrics import (
+    check_ns,
+    expected_average_precision,
+    expected_relevant_at,
+    pooled_precision_recall,
+    ranked_average_precision,
+)
+from modal_aware_jax.retrieval.ranking import iterate_counts, map_ranked
+
+
+def evaluate(
+    query,
+    database,
+    query_labels,
+    database_labels,
+    *,
+    num_bits: int,
+    ns=(1, 5, 10, 50, 100, 500, 1000),
+) -> dict:
+    """All metrics of one experiment; a query with nothing relevant counts 0.
+
+    >>> code = np.array([[0], [1], [3]], np.uint32)
+    >>> result = evaluate(code[:1], code, [1], [1, 0, 1], num_bits=2, ns=(1, 2))
+    >>> round(result["map_expected"], 4), result["precision_at"]
+    (0.8333, {1: 1.0, 2: 0.5})
+
+    Args:
+      query, database: uint32 [Q, Wd], [N, Wd] packed codes.
+      query_labels, database_labels: 0/1 [Q, L], [N, L], or class numbers [Q], [N].
+      num_bits: K.
+      ns: where precision and recall are taken.
+
+    Returns:
+      dict of
+        map_expected, map_index: MAP over all ranks under both rules for ties;
+        average_precision: float64 [Q], 'expected';
+        precision_at, recall_at: {n: value}, 'expected';
+        radius_precision, radius_recall: float64 [K + 1], pooled over queries;
+        lookup_success: share of queries that find something relevant within
+          radius 2;
+        num_queries, num_database, num_bits, queries_without_relevant.
+    """
+    ns = check_ns("evaluate", ns)
+    inputs = check_inputs(
+        "evaluate", query, database, query_labels, database_labels, num_bits
+    )
+    if not inputs.num_queries:
+        raise ValueError("evaluate: there are no queries, shape [0, Wd].")
+    ap = np.zeros(inputs.num_queries)
+    found = np.zeros((inputs.num_queries, len(ns)))
+    total = np.zeros(inputs.num_queries, np.int64)
+    near = np.zeros(inputs.num_queries, np.int64)
+    pooled = np.zeros((2, num_bits + 1), np.int64)
+    cut = np.minimum(ns, inputs.num_database)
+    for queries, counts in iterate_counts(inputs):
+        count, relevant = counts.sum(axis=1), counts[:, 1]
+        ap[queries] = expected_average_precision(count, relevant)
+        found[queries] = expected_relevant_at(count, relevant, cut)
+        total[queries] = relevant.sum(axis=1)
+        near[queries] = relevant[:, :3].sum(axis=1)
+        pooled += counts.sum(axis=0)
+    precision, recall = pooled_precision_recall(
+        pooled.sum(axis=0), pooled[1], pooled[1].sum()
+    )
+
+    def one(ranked, grades):
+        return ranked_average_precision(ranked, np.count_nonzero(grades))
+
+    by_n = (found / cut).mean(axis=0)
+    share = (found / np.maximum(total, 1)[:, None]).mean(axis=0)
+    keys = [int(n) for n in ns]
+    return {
+        "map_expected": float(ap.mean()),
+        "map_index": float(np.mean(map_ranked(inputs, one))),
+        "average_precision": ap,
+        "precision_at": dict(zip(keys, by_n.tolist(), strict=True)),
+        "recall_at": dict(zip(keys, share.tolist(), strict=True)),
+        "radius_precision": precision,
+        "radius_recall": recall,
+        "lookup_success": float(np.mean(near > 0)),
+        "num_queries": inputs.num_queries,
+        "num_database": inputs.num_database,
+        "num_bits": num_bits,
+        "queries_without_relevant": int(np.count_nonzero(total == 0)),
+    }

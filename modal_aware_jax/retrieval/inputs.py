@@ -1,0 +1,134 @@
+"""Checks and prepares what every retrieval function receives."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from modal_aware_jax.hashing.codes import WORD_BITS, check_packed, num_words
+
+NO_CLASS = np.uint32(0xFFFFFFFF)
+
+
+class Inputs(NamedTuple):
+    """Checked arrays; labels of the database stay unpacked until they are needed."""
+
+    query: np.ndarray  # uint32 [Q, Wd]
+    database: np.ndarray  # uint32 [N, Wd]
+    query_words: np.ndarray  # uint32 [Q, Lw], packed labels or one class number
+    database_labels: np.ndarray  # [N, L] of 0 and 1, or uint32 [N] class numbers
+    num_bits: int
+    same_class: bool  # labels are class numbers
+
+    @property
+    def num_queries(self) -> int:
+        return self.query.shape[0]
+
+    @property
+    def num_database(self) -> int:
+        return self.database.shape[0]
+
+
+def label_words(labels, function="label_words") -> np.ndarray:
+    """Packs labels [n, L] of 0 and 1 into uint32 [n, Lw].
+
+    >>> label_words(np.array([[1, 0, 1]])).tolist()
+    [[5]]
+    """
+    labels = np.asarray(labels)
+    if labels.dtype != bool:
+        binary = labels.dtype.kind in "iu" and labels.size and labels.max() <= 1
+        binary = binary and labels.min() >= 0
+        if not binary and not ((labels == 0) | (labels == 1)).all():
+            raise ValueError(
+                f"{function}: expected labels of 0 and 1, found other values in an "
+                f"array of shape {list(labels.shape)}."
+            )
+        labels = labels.astype(bool)
+    octets = np.packbits(labels, axis=1, bitorder="little")
+    words = num_words(max(labels.shape[1], 1))
+    padded = np.zeros((labels.shape[0], 4 * words), np.uint8)
+    padded[:, : octets.shape[1]] = octets
+    return padded.view("<u4")
+
+
+def relevance_words(inputs: Inputs, rows: slice) -> np.ndarray:
+    """Label words, uint32 [n, Lw], of some rows of the database."""
+    labels = inputs.database_labels[rows]
+    if inputs.same_class:
+        return labels[:, None]
+    return label_words(labels, "database_labels")
+
+
+def _classes(function, query_labels, database_labels):
+    """Class numbers as uint32; the all-ones word is left free."""
+    both = (query_labels, database_labels)
+    small = all(
+        x.dtype.kind in "iu" and (not x.size or (x.min() >= 0 and x.max() < NO_CLASS))
+        for x in both
+    )
+    if not small:
+        _, numbers = np.unique(np.concatenate(both), return_inverse=True)
+        both = np.split(numbers, [len(query_labels)])
+    return tuple(x.astype(np.uint32, copy=False) for x in both)
+
+
+def check_codes(function, query, database, num_bits=None):
+    """Returns both codes as NumPy uint32 [Q, Wd], [N, Wd], or raises ValueError."""
+    query = query if isinstance(query, np.ndarray) else np.asarray(query)
+    database = database if isinstance(database, np.ndarray) else np.asarray(database)
+    check_packed(function, "query", query, num_bits)
+    check_packed(function, "database", database, num_bits)
+    if query.ndim != 2 or database.ndim != 2 or query.shape[1] != database.shape[1]:
+        raise ValueError(
+            f"{function}: expected query [Q, Wd] and database [N, Wd] of the same Wd, "
+            f"got {list(query.shape)} and {list(database.shape)}."
+        )
+    if not len(database):
+        raise ValueError(f"{function}: the database is empty, shape [0, Wd].")
+    return query, database
+
+
+def check_inputs(
+    function, query, database, query_labels, database_labels, num_bits
+) -> Inputs:
+    """Returns checked `Inputs`, or raises ValueError naming `function`."""
+    query, database = check_codes(function, query, database, num_bits)
+    if query_labels is None or database_labels is None:
+        missing = "query_labels" if query_labels is None else "database_labels"
+        raise ValueError(
+            f"{function}: {missing} is None, but relevance needs labels: 0/1 [., L], "
+            "or class numbers [.]. Without labels only search is possible."
+        )
+    query_labels = np.asarray(query_labels)
+    if not isinstance(database_labels, np.ndarray):
+        database_labels = np.asarray(database_labels)
+    for name, labels, codes in (
+        ("query", query_labels, query),
+        ("database", database_labels, database),
+    ):
+        if labels.ndim not in (1, 2) or len(labels) != len(codes):
+            raise ValueError(
+                f"{function}: expected {name}_labels of {len(codes)} rows, 0/1 [., L] "
+                f"or class numbers [.], got shape {list(labels.shape)}."
+            )
+    if query_labels.shape[1:] != database_labels.shape[1:]:
+        raise ValueError(
+            f"{function}: expected query_labels [Q, L] and database_labels [N, L] of "
+            f"the same L, got {list(query_labels.shape)} and "
+            f"{list(database_labels.shape)}."
+        )
+    same_class = query_labels.ndim == 1
+    if same_class:
+        query_words, database_labels = _classes(function, query_labels, database_labels)
+        query_words = query_words[:, None]
+    else:
+        query_words = label_words(query_labels, function)
+    return Inputs(query, database, query_words, database_labels, num_bits, same_class)
+
+
+def last_word_mask(num_bits: int) -> np.ndarray:
+    """uint32 [Wd] masks that clear the unused bits of the last word."""
+    mask = np.full(num_words(num_bits), 0xFFFFFFFF, np.uint32)
+    if num_bits % WORD_BITS:
+        mask[-1] = (1 << num_bits % WORD_BITS) - 1
+    return mask
