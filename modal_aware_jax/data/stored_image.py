@@ -1,0 +1,96 @@
+"""From a user's image file to the upright RGB image that is stored."""
+
+import io
+import warnings
+
+import numpy as np
+from PIL import Image, ImageOps
+
+MIN_SIDE = 8
+JPEG_QUALITY = 92
+_UPRIGHT = (None, 1)
+
+
+class ImageProblem(ValueError):
+    """An image that cannot be used; `kind` is a kind of `problems.ADVICE`."""
+
+    def __init__(self, kind: str, message: str):
+        super().__init__(message)
+        self.kind = kind
+
+
+def to_stored(encoded: bytes, size: int | None) -> tuple[bytes, tuple[str, ...]]:
+    """Checks an image by decoding all of it, and makes it upright, RGB and small.
+
+    A JPEG or PNG that is so already keeps its bytes; any other is stored as JPEG of
+    quality 92. Grey is repeated over the channels, 16-bit grey is scaled to 8 bits,
+    CMYK is converted without its colour profile, what is transparent is laid on
+    white, and the first frame of an animation is taken.
+
+    Args:
+      encoded: the bytes of an image file of any format that PIL reads.
+      size: the shorter side is reduced to this; None keeps all sizes.
+
+    Returns:
+      The bytes to store, and what was done to the image, in words.
+
+    Raises:
+      ImageProblem: it cannot be decoded, or is smaller than 8 pixels on a side.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore", UserWarning)  # damaged EXIF blocks
+            return _to_stored(encoded, size)
+    except ImageProblem:
+        raise
+    except Image.UnidentifiedImageError:
+        what = "is empty" if not encoded else "is no image that PIL can read"
+        raise ImageProblem("unreadable image", f"the file {what}") from None
+    except Exception as error:  # PIL's decoders raise nearly anything
+        raise ImageProblem("unreadable image", f"cannot be decoded: {error}") from error
+
+
+def _to_stored(encoded, size):
+    image = Image.open(io.BytesIO(encoded))
+    width, height = image.size
+    if min(width, height) < MIN_SIDE:
+        raise ImageProblem(
+            "tiny image",
+            f"the image has {width}x{height} pixels, "
+            f"at least {MIN_SIDE}x{MIN_SIDE} are needed",
+        )
+    if size and image.format == "JPEG":
+        image.draft(None, (2 * size, 2 * size))  # decodes huge ones at a part of it
+    image.load()
+    done = []
+    if image.getexif().get(0x0112) not in _UPRIGHT:
+        image = ImageOps.exif_transpose(image)
+        done.append("turned upright")
+    if image.mode != "RGB":
+        done.append(f"converted from {image.mode} to RGB")
+        image = _to_rgb(image)
+    scale = size / min(image.size) if size else 1
+    if min(width, height) > min(image.size) or scale < 1:  # draft mode reduces too
+        done.append("reduced")
+    if not done and image.format in ("JPEG", "PNG"):
+        return encoded, ()
+    if scale < 1:
+        shape = tuple(max(1, round(side * scale)) for side in image.size)
+        image = image.resize(shape, Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=JPEG_QUALITY)
+    return buffer.getvalue(), tuple(done)
+
+
+def _to_rgb(image):
+    if image.mode.startswith("I"):  # PIL would clip 16 bits to 8
+        values = np.asarray(image).astype(np.int64)
+        shift = 8 if values.max(initial=0) > 255 else 0
+        values = np.clip(values >> shift, 0, 255).astype(np.uint8)
+        return Image.fromarray(values).convert("RGB")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image.convert("RGB")

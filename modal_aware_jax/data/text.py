@@ -1,0 +1,140 @@
+"""From words to vectors: tokens, a tag vocabulary, bags of words and TF-IDF."""
+
+import collections
+import os
+import pathlib
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+_WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
+
+
+def tokenize(text: str) -> list[str]:
+    """Splits free text into lower-case words; letters of any script and digits count.
+
+    Example:
+      >>> tokenize("A red-brick house, 2 dogs: don't run!")
+      ['a', 'red-brick', 'house', '2', 'dogs', "don't", 'run']
+    """
+    return _WORD.findall(unicodedata.normalize("NFKC", text).lower())
+
+
+def tag_vocabulary(
+    documents: Iterable[Iterable[str]],
+    *,
+    min_count: int = 20,
+    max_size: int | None = None,
+) -> tuple[str, ...]:
+    """The words used by at least `min_count` documents, most frequent first.
+
+    Args:
+      documents: the words of each document; a word counts once in each.
+      min_count: in how many documents a word must occur.
+      max_size: keep only so many of the most frequent; None keeps all.
+
+    Returns:
+      T words; equally frequent words in alphabetical order.
+
+    Example:
+      >>> tag_vocabulary([["sea", "sky"], ["sea"], ["dog", "dog"]], min_count=1)
+      ('sea', 'dog', 'sky')
+    """
+    counts = collections.Counter()
+    num_documents = 0
+    for words in documents:
+        counts.update(set(words))
+        num_documents += 1
+    frequent = [word for word, count in counts.items() if count >= min_count]
+    frequent.sort(key=lambda word: (-counts[word], word))
+    if not frequent:
+        word, count = max(counts.items(), key=lambda item: item[1], default=("", 0))
+        raise ValueError(
+            f"tag_vocabulary: none of the {len(counts)} words of {num_documents} "
+            f"documents occurs in {min_count} of them (the most frequent, {word!r}, "
+            f"in {count}). Lower min_count."
+        )
+    return tuple(frequent[:max_size])
+
+
+def read_vocabulary(path: str | os.PathLike) -> tuple[str, ...]:
+    """Reads a vocabulary, one word a line (UTF-8), in the order of the file."""
+    try:
+        lines = pathlib.Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"read_vocabulary: {path} is not UTF-8 ({error}). Save it as UTF-8."
+        ) from error
+    return check_vocabulary((line.strip() for line in lines), str(path))
+
+
+def check_vocabulary(words: Iterable[str], where: str) -> tuple[str, ...]:
+    """Drops empty words and raises ValueError on none at all or on repeats."""
+    words = tuple(word for word in words if word)
+    repeated = [word for word, n in collections.Counter(words).items() if n > 1]
+    if repeated:
+        raise ValueError(
+            f"{where}: a vocabulary's words must differ, but {len(repeated)} occur "
+            f"more than once ({', '.join(repeated[:5])}). Remove the repeats."
+        )
+    if not words:
+        raise ValueError(f"{where}: the vocabulary has no words.")
+    return words
+
+
+def word_indices(words: Iterable[str], position: dict[str, int]) -> np.ndarray:
+    """Sorted positions of those words that are in the vocabulary -> int32 [n].
+
+    Args:
+      words: the words of one document.
+      position: position of each vocabulary word.
+
+    Example:
+      >>> word_indices(["sky", "xyz", "sea", "sky"], {"sea": 0, "sky": 1})
+      array([0, 1], dtype=int32)
+    """
+    found = sorted({position[word] for word in words if word in position})
+    return np.array(found, np.int32)
+
+
+def bag_of_words(
+    documents: Sequence[Iterable[str]], vocabulary: Sequence[str]
+) -> np.ndarray:
+    """Marks which vocabulary words each document has -> uint8 [N, T] of 0 and 1.
+
+    Example:
+      >>> bag_of_words([["sea"], ["sky", "sea", "sky"]], ["sea", "dog", "sky"])
+      array([[1, 0, 0],
+             [1, 0, 1]], dtype=uint8)
+    """
+    position = {word: i for i, word in enumerate(vocabulary)}
+    bags = np.zeros((len(documents), len(vocabulary)), np.uint8)
+    for row, words in enumerate(documents):
+        bags[row, word_indices(words, position)] = 1
+    return bags
+
+
+def tf_idf(bags: np.ndarray, *, train: np.ndarray | None = None) -> np.ndarray:
+    """Weights words by rarity, log((1 + n) / (1 + df)) + 1, rows of unit length.
+
+    Args:
+      bags: [N, T] word counts.
+      train: positions of the n documents that the frequencies df are counted on;
+        None counts on all.
+
+    Returns:
+      float32 [N, T]; rows without words stay zero.
+
+    Example:
+      >>> tf_idf(np.array([[1, 1], [1, 0]])).round(2)
+      array([[0.58, 0.81],
+             [1.  , 0.  ]], dtype=float32)
+    """
+    counted = bags if train is None else bags[train]
+    frequency = (counted > 0).sum(axis=0)
+    rarity = np.log((1 + len(counted)) / (1 + frequency)) + 1
+    weighted = bags * rarity
+    length = np.linalg.norm(weighted, axis=1, keepdims=True)
+    return (weighted / np.where(length > 0, length, 1)).astype(np.float32)
