@@ -4,8 +4,21 @@ Used by module, as in `losses.pairwise.dpsh(u, labels)`.
 """
 
 from modal_aware_jax.losses import bank as bank
+from modal_aware_jax.losses import central as central
+from modal_aware_jax.losses import contrastive as contrastive
 from modal_aware_jax.losses import pairwise as pairwise
 from modal_aware_jax.losses import quantization as quantization
 from modal_aware_jax.losses import triplet as triplet
+from modal_aware_jax.losses import triplet_graded as triplet_graded
+from modal_aware_jax.losses import triplet_mining as triplet_mining
 
-__all__ = ["bank", "pairwise", "quantization", "triplet"]
+__all__ = [
+    "bank",
+    "central",
+    "contrastive",
+    "pairwise",
+    "quantization",
+    "triplet",
+    "triplet_graded",
+    "triplet_mining",
+]

@@ -17,6 +17,7 @@ from modal_aware_jax.losses.distance import (
     check_batch,
     euclidean,
     shared_labels,
+    squared_euclidean,
     working_dtype,
 )
 
@@ -71,10 +72,10 @@ def triplet_ranking(
         1.5857864...
     """
     check_batch("triplet_ranking", h, labels)
-    d = _distances(h, distance)
+    d = batch_distances(h, distance)
     positive, negative = positives_and_negatives(labels)
     total = _hinge_sum(d, d, positive, negative, margin)
-    return _mean(total, _count(positive, negative)).astype(jnp.result_type(h))
+    return mean_or_zero(total, _count(positive, negative)).astype(jnp.result_type(h))
 
 
 def triplet_ranking_chunked(
@@ -83,7 +84,7 @@ def triplet_ranking_chunked(
     *,
     margin: float = 2.0,
     distance: Distance = euclidean,
-    anchors: int = 32,
+    anchors: int = 16,
 ) -> jax.Array:
     """`triplet_ranking` with `anchors` anchors at a time: memory anchors·B², not B³.
 
@@ -118,12 +119,47 @@ def triplet_ranking_chunked(
         d, positive, negative = (x[None] for x in row)  # [1, B]
         return _hinge_sum(d, d, positive, negative, margin)
 
-    d = _distances(h, distance)
+    d = batch_distances(h, distance)
     sums = jax.lax.map(one_anchor, (d, positive, negative), batch_size=anchors)  # [B]
-    return _mean(sums.sum(), _count(positive, negative)).astype(jnp.result_type(h))
+    return mean_or_zero(sums.sum(), _count(positive, negative)).astype(
+        jnp.result_type(h)
+    )
 
 
-def _distances(h: jax.Array, distance: Distance) -> jax.Array:
+def ninh(u: jax.Array, labels: jax.Array, *, margin: float = 1.0) -> jax.Array:
+    """Mean over all valid triplets of max(0, m + ‖F_i − F_j‖² − ‖F_i − F_k‖²).
+
+    The loss of network-in-network hashing (arXiv:1504.03410), F = σ(u) in (0, 1), for
+    its head `hashing.divide_and_encode.DivideAndEncodeHead`.
+
+    Args:
+        u: [B, K] relaxed codes, before the sigmoid.
+        labels: [B, L] 0/1.
+        margin: m.
+
+    Returns:
+        A scalar of u's dtype.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> u, labels = jnp.zeros((3, 8)), jnp.array([[1, 0], [1, 0], [0, 1]])
+        >>> float(ninh(u, labels))
+        1.0
+    """
+    check_batch("ninh", u, labels)
+    wide = jax.nn.sigmoid(jnp.asarray(u, working_dtype(u)))
+    loss = triplet_ranking(wide, labels, margin=margin, distance=squared_euclidean)
+    return loss.astype(jnp.result_type(u))
+
+
+def batch_distances(h: jax.Array, distance: Distance) -> jax.Array:
+    """Distances between the items of a batch, in the working dtype: [B, B].
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> batch_distances(jnp.array([[0.0], [2.0]]), squared_euclidean).tolist()
+        [[0.0, 4.0], [4.0, 0.0]]
+    """
     h = jnp.asarray(h, working_dtype(h))
     return distance(h, h)  # [B, B]
 
@@ -144,5 +180,12 @@ def _count(positive, negative):
     return jnp.sum(positive * negative)
 
 
-def _mean(total, count):
+def mean_or_zero(total: jax.Array, count: jax.Array) -> jax.Array:
+    """total / count, or 0 where there was nothing to count.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> float(mean_or_zero(jnp.array(6.0), jnp.array(4)))
+        1.5
+    """
     return total / jnp.maximum(count, 1).astype(total.dtype)
