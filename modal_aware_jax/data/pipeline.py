@@ -71,7 +71,7 @@ def train_batches(
       ...                         threads=1)))["image"].shape
       (1, 4, 4, 3)
     """
-    _check_batch_size(indices, batch_size, "train_batches")
+    _check_indices(indices, collection, batch_size, "train_batches")
     augment = _RandomCrop(
         collection, image_size, tuple(crop_scale), tuple(crop_ratio), flip
     )
@@ -104,7 +104,7 @@ def cached_train_batches(
       batch_size: B.
       seed: of order and flips.
     """
-    _check_batch_size(indices, batch_size, "cached_train_batches")
+    _check_indices(indices, collection, batch_size, "cached_train_batches")
     _check_maps(maps, collection, "cached_train_batches")
     batches = (
         _positions(indices)
@@ -131,7 +131,8 @@ def eval_batches(
     The whole image is squeezed to S x S, so that nothing at its edges is lost.
     """
     load = _WholeBatch(collection, image_size)
-    batches = _padded_positions(indices, batch_size, "eval_batches").map(load)
+    _check_indices(indices, collection, batch_size, "eval_batches", partial=True)
+    batches = _padded_positions(indices, batch_size).map(load)
     return _read_ahead(batches, workers, threads)
 
 
@@ -143,9 +144,11 @@ def cached_eval_batches(
     batch_size: int,
 ) -> grain.IterDataset:
     """One pass over the plain cached maps; the last batch is padded and masked."""
-    _check_maps(maps, collection, "cached_eval_batches")
+    caller = "cached_eval_batches"
+    _check_indices(indices, collection, batch_size, caller, partial=True)
+    _check_maps(maps, collection, caller)
     gather = _GatherPlainMaps(maps, collection)
-    batches = _padded_positions(indices, batch_size, "cached_eval_batches").map(gather)
+    batches = _padded_positions(indices, batch_size).map(gather)
     return _read_ahead(batches, 0, 1)
 
 
@@ -277,10 +280,8 @@ def _positions(indices):
     return grain.MapDataset.source(np.asarray(indices, np.int64))
 
 
-def _padded_positions(indices, batch_size, caller):
+def _padded_positions(indices, batch_size):
     """Rows of B positions, -1 where the last row is padded."""
-    if batch_size < 1:
-        raise ValueError(f"{caller}: batch_size must be positive, got {batch_size}.")
     indices = np.asarray(indices, np.int64)
     rows = -(-len(indices) // batch_size)
     padded = np.full(rows * batch_size, -1, np.int64)
@@ -303,11 +304,21 @@ def _read_ahead(batches, workers, threads):
     return dataset
 
 
-def _check_batch_size(indices, batch_size, caller):
-    if not 1 <= batch_size <= len(indices):
+def _check_indices(indices, collection, batch_size, caller, *, partial=False):
+    """Positions must exist, and fill a batch unless a partial one will do."""
+    indices = np.asarray(indices)
+    if batch_size < 1:
+        raise ValueError(f"{caller}: batch_size must be positive, got {batch_size}.")
+    if batch_size > len(indices) and not partial:
         raise ValueError(
-            f"{caller}: batch_size must lie between 1 and the number of pairs "
+            f"{caller}: batch_size must not be larger than the number of pairs "
             f"({len(indices)}), got {batch_size}."
+        )
+    if len(indices) and not (indices.min() >= 0 and indices.max() < len(collection)):
+        raise ValueError(
+            f"{caller}: indices must be positions in a collection of "
+            f"{len(collection)} pairs, but they range from {indices.min()} to "
+            f"{indices.max()}."
         )
 
 

@@ -54,7 +54,7 @@ def tag_vocabulary(
         raise ValueError(
             f"tag_vocabulary: none of the {len(counts)} words of {num_documents} "
             f"documents occurs in {min_count} of them (the most frequent, {word!r}, "
-            f"in {count}). Lower min_count."
+            f"in {count}). Lower the count."
         )
     return tuple(frequent[:max_size])
 

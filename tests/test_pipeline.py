@@ -1,0 +1,279 @@
+"""Batches: pure in the seed, resumable, complete, padded, and from cached maps."""
+
+import io
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from modal_aware_jax.data import pipeline
+from modal_aware_jax.data.collection import Collection
+
+N, T, L = 23, 7, 3
+
+
+def collection(num_pairs=N, encode=True):
+    """Pictures whose left half is grey level i and whose right half is 255 - i."""
+    images = []
+    for i in range(num_pairs):
+        pixels = np.full((16, 24, 3), i % 128, np.uint8)
+        pixels[:, 12:] = 255 - i % 128
+        buffer = io.BytesIO()
+        if encode:
+            Image.fromarray(pixels).save(buffer, "PNG")
+        images.append(buffer.getvalue())
+    random = np.random.default_rng(0)
+    return Collection(
+        "stripes",
+        [f"p{i}" for i in range(num_pairs)],
+        images,
+        random.integers(0, 2, (num_pairs, T)),
+        [""] * num_pairs,
+        random.integers(0, 2, (num_pairs, L)),
+        tuple("abcdefg"),
+        tuple("xyz"),
+    )
+
+
+def cached(num_pairs=N, shape=(2, 3, 4)):
+    """Maps that tell their pair and side: value = pair + side / 2."""
+    pair = np.arange(num_pairs)[:, None, None, None, None]
+    side = np.arange(2)[None, :, None, None, None] / 2
+    return np.broadcast_to(pair + side, (num_pairs, 2, *shape)).astype(np.float16)
+
+
+def take(dataset, number):
+    iterator = iter(dataset)
+    return [next(iterator) for _ in range(number)]
+
+
+def assert_equal(batches, others):
+    for batch, other in zip(batches, others, strict=True):
+        assert batch.keys() == other.keys()
+        for name in batch:
+            np.testing.assert_array_equal(batch[name], other[name])
+
+
+def train(pairs, indices, seed=0, **options):
+    options = {"batch_size": 4, "image_size": 8, "threads": 2, **options}
+    return pipeline.train_batches(pairs, indices, seed=seed, **options)
+
+
+def cached_train(pairs, indices, seed=0):
+    maps = cached(len(pairs))
+    return pipeline.cached_train_batches(maps, pairs, indices, batch_size=4, seed=seed)
+
+
+BOTH = pytest.mark.parametrize("make", [train, cached_train])
+
+
+def test_a_batch_has_the_agreed_arrays_and_the_pairs_own_columns():
+    pairs = collection()
+    batch = take(train(pairs, np.arange(N)), 1)[0]
+    shapes = {name: (array.shape, str(array.dtype)) for name, array in batch.items()}
+    assert shapes == {
+        "image": ((4, 8, 8, 3), "uint8"),
+        "text": ((4, T), "float32"),
+        "labels": ((4, L), "uint8"),
+        "index": ((4,), "int32"),
+    }
+    columns = (batch[name] for name in ("image", "text", "labels", "index"))
+    for image, words, labels, i in zip(*columns, strict=True):
+        np.testing.assert_array_equal(words, pairs.text[i])
+        np.testing.assert_array_equal(labels, pairs.labels[i])
+        assert i <= image.min() and image.max() <= 255 - i
+
+
+@BOTH
+def test_each_epoch_has_each_pair_once_but_the_remainder_in_a_new_order(make):
+    indices = np.arange(1, 20)  # 19 pairs: 4 batches of 4, and 3 left over
+    batches = take(make(collection(), indices), 12)
+    epochs = [
+        np.concatenate([batch["index"] for batch in batches[i : i + 4]])
+        for i in (0, 4, 8)
+    ]
+    for order in epochs:
+        assert len(set(order.tolist())) == 16 and set(order.tolist()) <= set(indices)
+    assert epochs[0].tolist() != epochs[1].tolist() != epochs[2].tolist()
+    left_over = [frozenset(indices) - set(order.tolist()) for order in epochs]
+    assert len(set(left_over)) > 1
+
+
+@BOTH
+def test_the_same_seed_gives_the_same_batches_and_another_does_not(make):
+    pairs, indices = collection(), np.arange(N)
+    first = take(make(pairs, indices, seed=1), 7)
+    assert_equal(first, take(make(pairs, indices, seed=1), 7))
+    other = take(make(pairs, indices, seed=2), 7)
+    assert any(
+        (a["index"] != b["index"]).any() for a, b in zip(first, other, strict=True)
+    )
+
+
+@BOTH
+def test_a_restored_iterator_goes_on_bit_for_bit_in_the_middle_of_an_epoch(make):
+    pairs, indices = collection(), np.arange(N)
+    iterator = iter(make(pairs, indices))
+    for _ in range(7):  # an epoch has 5 batches
+        next(iterator)
+    state = iterator.get_state()
+    expected = [next(iterator) for _ in range(9)]
+    fresh = iter(make(pairs, indices))
+    fresh.set_state(state)
+    assert_equal([next(fresh) for _ in range(9)], expected)
+    iterator.set_state(state)  # and the same iterator, turned back
+    assert_equal([next(iterator) for _ in range(9)], expected)
+
+
+def test_augmentation_differs_between_epochs_and_flips_half():
+    pairs = collection()
+    batches = take(train(pairs, np.arange(20), crop_scale=(1.0, 1.0)), 5 * 15)
+    images = np.concatenate([batch["image"] for batch in batches])
+    index = np.concatenate([batch["index"] for batch in batches])
+    mirrored = images[:, 4, 0, 0] > images[:, 4, -1, 0]
+    of_one = mirrored[index == 3]
+    assert 0 < of_one.mean() < 1  # not the same in every epoch
+    assert abs(mirrored.mean() - 0.5) < 5 * 0.5 / np.sqrt(len(mirrored))
+
+
+def test_without_crop_and_flip_a_training_image_is_the_whole_image():
+    pairs = collection()
+    options = dict(crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0), flip=False)
+    batch = take(train(pairs, np.arange(N), **options), 1)[0]
+    for image, i in zip(batch["image"], batch["index"], strict=True):
+        whole = Image.open(io.BytesIO(pairs.images[i]))
+        np.testing.assert_array_equal(image, pipeline.resize(whole, 8))
+
+
+def test_a_random_box_has_the_area_asked_for_and_lies_inside():
+    rng = np.random.default_rng(0)
+    boxes = np.array(
+        [
+            pipeline.random_box(40, 30, rng, (0.2, 0.5), (3 / 4, 4 / 3))
+            for _ in range(400)
+        ]
+    )
+    left, upper, right, lower = boxes.T
+    assert (0 <= left).all() and (right <= 40).all()
+    assert (0 <= upper).all() and (lower <= 30).all()
+    area = (right - left) * (lower - upper) / (40 * 30)
+    assert 0.2 <= area.min() < 0.22 and 0.48 < area.max() <= 0.5 + 1e-9
+    ratio = (right - left) / (lower - upper) / (40 / 30)
+    assert 0.75 - 1e-9 <= ratio.min() < 0.78 and 1.3 < ratio.max() <= 4 / 3 + 1e-9
+
+
+@pytest.mark.parametrize("source", ["images", "maps"])
+def test_evaluation_keeps_the_order_and_pads_and_masks_the_last_batch(source):
+    pairs, indices = collection(), np.array([5, 3, 3, 22, 0])
+    if source == "images":
+        dataset = pipeline.eval_batches(pairs, indices, batch_size=3, image_size=8)
+    else:
+        maps = cached()
+        dataset = pipeline.cached_eval_batches(maps, pairs, indices, batch_size=3)
+    batches = list(dataset)
+    assert [batch["index"].tolist() for batch in batches] == [[5, 3, 3], [22, 0, -1]]
+    assert [batch["mask"].tolist() for batch in batches] == [
+        [True] * 3,
+        [True, True, False],
+    ]
+    for batch in batches:
+        assert batch["text"].shape == (3, T) and batch["labels"].dtype == np.uint8
+        for name in ("image", "text", "labels"):
+            assert not batch[name][~batch["mask"]].any()
+        for row, i in enumerate(batch["index"][batch["mask"]]):
+            np.testing.assert_array_equal(batch["text"][row], pairs.text[i])
+            corner = batch["image"][row, 0, 0, 0]
+            assert corner == i
+
+
+def test_evaluation_of_nothing_is_no_batch():
+    pairs = collection()
+    assert not list(pipeline.eval_batches(pairs, [], batch_size=3, image_size=8))
+
+
+def test_cached_maps_are_plain_or_flipped_at_random_and_keep_their_type():
+    maps = cached()
+    dataset = pipeline.cached_train_batches(
+        maps, collection(), np.arange(20), batch_size=10, seed=0
+    )
+    batches = take(dataset, 60)
+    side = []
+    for batch in batches:
+        assert batch["image"].shape == (10, 2, 3, 4)
+        assert batch["image"].dtype == np.float16
+        value = batch["image"][:, 0, 0, 0]
+        np.testing.assert_array_equal(np.floor(value), batch["index"])
+        side.append(value - np.floor(value) > 0)
+    side = np.concatenate(side)
+    assert abs(side.mean() - 0.5) < 5 * 0.5 / np.sqrt(len(side))
+
+
+def test_cached_maps_may_lie_in_a_file_and_are_read_fast(tmp_path):
+    pairs, maps = collection(400, encode=False), cached(400, (12, 12, 96))
+    np.save(tmp_path / "maps.npy", maps)
+    mapped = np.load(tmp_path / "maps.npy", mmap_mode="r")
+    dataset = pipeline.cached_train_batches(
+        mapped, pairs, np.arange(400), batch_size=100, seed=0
+    )
+    iterator = iter(dataset)
+    batch = next(iterator)
+    np.testing.assert_array_equal(np.floor(batch["image"][:, 0, 0, 0]), batch["index"])
+    start = time.process_time()
+    for _ in range(20):
+        next(iterator)
+    # Some 12,000 pairs a second on one core; a loop over pairs is far below.
+    assert 2000 / (time.process_time() - start) > 1000
+
+
+def test_mistakes_are_named():
+    pairs, maps = collection(), cached()
+    with pytest.raises(ValueError, match=r"train_batches: batch_size .*\(3\), got 4"):
+        train(pairs, np.arange(3))
+    with pytest.raises(ValueError, match="eval_batches: batch_size must be positive"):
+        pipeline.eval_batches(pairs, [0], batch_size=0, image_size=8)
+    with pytest.raises(ValueError, match=r"maps must have shape \[23, 2, h, w, C\]"):
+        pipeline.cached_eval_batches(maps[:, 0], pairs, [0], batch_size=1)
+    with pytest.raises(ValueError, match=r"indices must be positions .* from 0 to 23"):
+        train(pairs, np.arange(24))
+
+
+@pytest.mark.slow
+def test_worker_processes_give_the_same_batches():
+    pairs, indices = collection(), np.arange(N)
+    expected = take(train(pairs, indices), 12)
+    dataset = train(pairs, indices, workers=2)
+    iterator = iter(dataset)
+    batches = [next(iterator) for _ in range(7)]
+    state = iterator.get_state()
+    batches += [next(iterator) for _ in range(5)]
+    assert_equal(batches, expected)
+    resumed = iter(dataset)
+    resumed.set_state(state)
+    assert_equal([next(resumed) for _ in range(5)], expected[7:])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"ids": ["a", "a"]}, r"ids must be unique.*\(a\)"),
+        ({"labels": np.full((2, 1), 2)}, "labels must be 0 or 1"),
+        ({"text": np.zeros((3, 1))}, "one entry a pair"),
+        ({"text": np.zeros(2)}, "table of two axes"),
+        ({"vocabulary": ("a", "b")}, "text has 1 columns, but vocabulary has 2"),
+    ],
+)
+def test_a_collection_checks_that_its_columns_fit_together(change, message):
+    columns = dict(
+        name="two",
+        ids=["a", "b"],
+        images=[b"", b""],
+        text=np.zeros((2, 1)),
+        captions=["", ""],
+        labels=np.zeros((2, 1)),
+        vocabulary=("a",),
+        label_names=("x",),
+    )
+    assert len(Collection(**columns)) == 2
+    with pytest.raises(ValueError, match=message):
+        Collection(**{**columns, **change})
