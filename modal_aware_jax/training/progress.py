@@ -1,0 +1,83 @@
+"""What a waiting user sees: a bar on a terminal, plain lines anywhere else."""
+
+import sys
+import time
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+
+class ProgressBar:
+    """Counts steps, with a text such as the loss and the images per second.
+
+    Args:
+        total: the number of steps of the whole run.
+        done: the steps done before.
+        label: what stands at the left of the bar.
+        every: seconds between two lines where there is no terminal.
+
+    >>> with ProgressBar(3, label="train", every=0) as bar:
+    ...     bar.update(3, "loss 0.5")
+    train 3/3 loss 0.5
+    """
+
+    def __init__(self, total: int, *, done: int = 0, label: str, every: float = 15.0):
+        self._console = Console(file=sys.stdout)
+        self._label, self._total, self._done = label, total, done
+        self._start, self._first, self._every = time.monotonic(), done, every
+        self._shown = time.monotonic() - every
+        self._bar = None
+        if self._console.is_terminal or self._console.is_jupyter:
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[text]}"),
+                TimeRemainingColumn(),
+                console=self._console,
+                refresh_per_second=4,
+                speed_estimate_period=120,
+            )
+            self._task = self._bar.add_task(label, total=total, completed=done, text="")
+
+    def __enter__(self):
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_):
+        if self._bar is not None:
+            self._bar.stop()
+
+    def update(self, done: int, text: str = "", *, show: bool = False) -> None:
+        """Moves to `done` steps; `show` prints the plain line at once."""
+        self._done = done
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done, text=text)
+            return
+        now = time.monotonic()
+        if show or now - self._shown >= self._every or done == self._total:
+            self._shown = now
+            left = self._time_left(now)
+            print(f"{self._label} {done}/{self._total} {text}{left}", flush=True)
+
+    def print(self, message: str) -> None:
+        """A line of its own, above the bar."""
+        if self._bar is not None:
+            self._bar.print(message, markup=False, highlight=False)
+        else:
+            print(message, flush=True)
+
+    def _time_left(self, now: float) -> str:
+        if self._done in (self._first, self._total):
+            return ""
+        each = (now - self._start) / (self._done - self._first)
+        minutes, seconds = divmod(round(each * (self._total - self._done)), 60)
+        hours, minutes = divmod(minutes, 60)
+        return f" {hours}:{minutes:02}:{seconds:02} left"
