@@ -1,0 +1,85 @@
+"""The whole network: an image and its text to one vector of K relaxed bits."""
+
+import jax
+from flax import nnx
+
+from modal_aware_jax.backbones.text_mlp import TextMLP
+from modal_aware_jax.blocks.modal_aware import ModalAwareBlock
+from modal_aware_jax.fusion.concat import Concat
+from modal_aware_jax.hashing.head import HashHead
+
+
+class MultimodalHashing(nnx.Module):
+    """Image and text, made aware of each other twice, as K relaxed bits.
+
+        images ─ lower ─ conv4 ┐        ┌ upper ─ conv5 ┐        ┌ mean ┐
+                               ├ block 1┤               ├ block 2┤      ├ fusion ─ head
+        text ─ wide ─ ReLU ────┘        └ narrow ───────┘        └──────┘
+
+    Source: Zeng et al., "Modal-aware Features for Multimodal Hashing"
+    (arXiv:1911.08479), Fig. 5. Block 1's image output replaces the backbone's map:
+    the backbone's upper half reads it.
+
+    Args:
+      backbone: a module with `lower(images, *, train)` and `upper(maps, *, train)` and
+        their channels, `lower_features` and `upper_features`.
+      text_features: T of the text vectors, for bags of words the vocabulary's size.
+      num_bits: K.
+      text_widths: features of the text beside conv4 and beside conv5.
+      block: constructor of the two blocks, `(image_features, text_features, *, rngs)`;
+        `PassThrough` gives the Concat baseline, `KernelNetwork` and `ChannelAttention`
+        the two ablations.
+      fusion: constructor `(a_features, b_features, *, rngs)` of what joins the pooled
+        image with the text; its `features` is the width D of the joint vector.
+      dtype: of the computation in the text layers and the head.
+      rngs: source of the initial weights.
+    """
+
+    def __init__(
+        self,
+        backbone: nnx.Module,
+        text_features: int,
+        num_bits: int,
+        *,
+        text_widths: tuple[int, int] = (8192, 512),
+        block=ModalAwareBlock,
+        fusion=Concat,
+        dtype=None,
+        rngs: nnx.Rngs,
+    ):
+        wide, narrow = text_widths
+        self.backbone = backbone
+        self.text = TextMLP(text_features, text_widths, dtype=dtype, rngs=rngs)
+        self.block1 = block(backbone.lower_features, wide, rngs=rngs)
+        self.block2 = block(backbone.upper_features, narrow, rngs=rngs)
+        self.fusion = fusion(backbone.upper_features, narrow, rngs=rngs)
+        self.head = HashHead(self.fusion.features, num_bits, dtype=dtype, rngs=rngs)
+
+    def joint_from_maps(
+        self, maps: jax.Array, text: jax.Array, *, train: bool
+    ) -> jax.Array:
+        """Maps conv4 maps [B, h, w, C] and text [B, T] to joint vectors [B, D].
+
+        For a frozen lower half whose maps were computed once.
+        """
+        text = self.text.wide(text)
+        maps, text = self.block1(maps, text)
+        maps = self.backbone.upper(maps, train=train)
+        maps, text = self.block2(maps, self.text.narrow(text))
+        return self.fusion(maps.mean(axis=(1, 2)), text)
+
+    def joint(self, images: jax.Array, text: jax.Array, *, train: bool) -> jax.Array:
+        """Maps images [B, H, W, 3] and text [B, T] to joint vectors [B, D]."""
+        maps = self.backbone.lower(images, train=train)
+        return self.joint_from_maps(maps, text, train=train)
+
+    def from_maps(self, maps: jax.Array, text: jax.Array, *, train: bool) -> jax.Array:
+        """Maps conv4 maps [B, h, w, C] and text [B, T] to relaxed bits [B, K]."""
+        return self.head(self.joint_from_maps(maps, text, train=train))
+
+    def __call__(self, images: jax.Array, text: jax.Array, *, train: bool) -> jax.Array:
+        """Maps images [B, H, W, 3] and text [B, T] to relaxed bits [B, K].
+
+        Their tanh is trained; their sign, with 0 counted as +1, is the code.
+        """
+        return self.head(self.joint(images, text, train=train))

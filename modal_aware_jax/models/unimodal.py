@@ -1,0 +1,77 @@
+"""The same network with one modality only: the baselines a joint code must beat."""
+
+import jax
+from flax import nnx
+
+from modal_aware_jax.backbones.text_mlp import TextMLP
+from modal_aware_jax.hashing.head import HashHead
+
+
+class ImageHashing(nnx.Module):
+    """Images alone as K relaxed bits: backbone, mean over positions, hash head.
+
+    With the triplet ranking loss it is the row "DTH" of the papers' tables.
+
+    Args:
+      backbone: as for `MultimodalHashing`.
+      num_bits: K.
+      rngs: source of the initial weights.
+    """
+
+    def __init__(self, backbone, num_bits: int, *, dtype=None, rngs: nnx.Rngs):
+        self.backbone = backbone
+        self.head = HashHead(backbone.upper_features, num_bits, dtype=dtype, rngs=rngs)
+
+    def joint_from_maps(self, maps, text=None, *, train: bool) -> jax.Array:
+        """Maps conv4 maps [B, h, w, C] to vectors [B, D]; the text is not read."""
+        del text
+        return self.backbone.upper(maps, train=train).mean(axis=(1, 2))
+
+    def joint(self, images, text=None, *, train: bool) -> jax.Array:
+        """Maps images [B, H, W, 3] to vectors [B, D]; the text is not read."""
+        maps = self.backbone.lower(images, train=train)
+        return self.joint_from_maps(maps, text, train=train)
+
+    def from_maps(self, maps, text=None, *, train: bool) -> jax.Array:
+        """Maps conv4 maps [B, h, w, C] to relaxed bits [B, K]."""
+        return self.head(self.joint_from_maps(maps, text, train=train))
+
+    def __call__(self, images, text=None, *, train: bool) -> jax.Array:
+        """Maps images [B, H, W, 3] to relaxed bits [B, K]."""
+        return self.head(self.joint(images, text, train=train))
+
+
+class TextHashing(nnx.Module):
+    """Text alone as K relaxed bits: the text branch and the hash head ("TextHash").
+
+    Args:
+      text_features: T.
+      num_bits: K.
+      text_widths: features of the two dense layers, as in `MultimodalHashing`.
+      rngs: source of the initial weights.
+    """
+
+    def __init__(
+        self,
+        text_features: int,
+        num_bits: int,
+        *,
+        text_widths: tuple[int, int] = (8192, 512),
+        dtype=None,
+        rngs: nnx.Rngs,
+    ):
+        self.text = TextMLP(text_features, text_widths, dtype=dtype, rngs=rngs)
+        self.head = HashHead(text_widths[1], num_bits, dtype=dtype, rngs=rngs)
+
+    def joint(self, images, text, *, train: bool) -> jax.Array:
+        """Maps text [B, T] to vectors [B, D]; the images are not read."""
+        del images, train
+        return self.text(text)
+
+    joint_from_maps = joint
+
+    def __call__(self, images, text, *, train: bool) -> jax.Array:
+        """Maps text [B, T] to relaxed bits [B, K]; the images are not read."""
+        return self.head(self.joint(images, text, train=train))
+
+    from_maps = __call__
