@@ -1,7 +1,9 @@
-"""MobileNetV2 in two halves, for fine-tuning from ImageNet weights on small machines."""
+"""MobileNetV2 in two halves, fine-tuned from ImageNet weights on small machines."""
 
 import jax
 from flax import nnx
+
+from modal_aware_jax.backbones.depthwise import depthwise_conv
 
 # (expansion, channels, blocks, first stride), Table 2 of arXiv:1801.04381.
 STAGES = (
@@ -42,6 +44,7 @@ class ConvNorm(nnx.Module):
             padding="VALID" if kernel == 1 else padding,
             feature_group_count=groups,
             use_bias=False,
+            conv_general_dilated=depthwise_conv,
             dtype=dtype,
             rngs=rngs,
         )

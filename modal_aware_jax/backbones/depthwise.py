@@ -1,0 +1,148 @@
+"""Depthwise convolution without XLA's slow CPU path.
+
+On CPU, XLA runs the two gradients of a depthwise 3x3 convolution as convolutions with
+as many groups as channels: [100, 12, 12, 576] takes about two seconds, which makes
+MobileNetV2 untrainable there. As nine shifted multiply-adds it is 20 to 40 times
+faster (`benchmarks/cpu_rules.py`), and the same numbers up to summation order. Other
+platforms keep the native convolution.
+"""
+
+import functools
+import itertools
+import operator
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from modal_aware_jax.backbones.taps import explicit_padding, spread, tap
+
+
+def depthwise_conv(x, kernel, strides, padding, **options):
+    """Drop-in for `lax.conv_general_dilated` in a depthwise `nnx.Conv`.
+
+    Convolutions that are not depthwise, or that ask for dilation, precision or
+    sharding, are passed on unchanged.
+
+    Args:
+      x: maps [B, H, W, C].
+      kernel: [kh, kw, 1, C].
+      strides: of rows and columns.
+      padding: 'SAME', 'VALID' or ((top, bottom), (left, right)).
+      **options: the other arguments that `nnx.Conv` passes.
+
+    Returns:
+      Maps [B, h, w, C].
+
+    >>> from flax import nnx
+    >>> conv = nnx.Conv(8, 8, (3, 3), feature_group_count=8,
+    ...                 conv_general_dilated=depthwise_conv, rngs=nnx.Rngs(0))
+    >>> conv(jnp.ones((1, 5, 5, 8))).shape
+    (1, 5, 5, 8)
+    """
+    if not _is_plain_depthwise(x, kernel, **options):
+        return lax.conv_general_dilated(x, kernel, strides, padding, **options)
+    strides = tuple(strides)
+    return _depthwise(
+        x, kernel, strides, explicit_padding(x.shape, kernel.shape, strides, padding)
+    )
+
+
+def _is_plain_depthwise(
+    x, kernel, *, feature_group_count=1, lhs_dilation=None, rhs_dilation=None, **others
+):
+    channels = x.shape[-1]
+    others.pop("dimension_numbers", None)  # nnx.Conv always means NHWC, HWIO
+    return (
+        x.ndim == 4
+        and channels == feature_group_count == kernel.shape[-1]
+        and all(d == 1 for d in (*(lhs_dilation or ()), *(rhs_dilation or ())))
+        and all(value is None for value in others.values())
+    )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _depthwise(x, kernel, strides, padding):
+    return lax.platform_dependent(
+        x,
+        kernel,
+        cpu=lambda x, kernel: _shifted_sum(x, kernel, strides, padding),
+        default=lambda x, kernel: _native(x, kernel, strides, padding),
+    )
+
+
+def _forward(x, kernel, strides, padding):
+    return _depthwise(x, kernel, strides, padding), (x, kernel)
+
+
+def _backward(strides, padding, residuals, g):
+    def native(x, kernel, g):
+        _, vjp = jax.vjp(lambda *a: _native(*a, strides, padding), x, kernel)
+        return vjp(g)
+
+    def shifted(x, kernel, g):
+        return (
+            _input_gradient(x, kernel, g, strides, padding),
+            _kernel_gradient(x, kernel, g, strides, padding),
+        )
+
+    return lax.platform_dependent(*residuals, g, cpu=shifted, default=native)
+
+
+_depthwise.defvjp(_forward, _backward)
+
+
+def _native(x, kernel, strides, padding):
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        strides,
+        padding,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=x.shape[-1],
+    )
+
+
+def _offsets(kernel):
+    return itertools.product(range(kernel.shape[0]), range(kernel.shape[1]))
+
+
+def _wide(*arrays):
+    """At least float32: the sums of a bfloat16 convolution are not bfloat16's."""
+    return [a.astype(jnp.promote_types(a.dtype, jnp.float32)) for a in arrays]
+
+
+def _shifted_sum(x, kernel, strides, padding):
+    wide, weights = _wide(x, kernel)
+    total = sum(
+        tap(
+            wide * weights[i : i + 1, j : j + 1], (i, j), kernel.shape, strides, padding
+        )
+        for i, j in _offsets(kernel)
+    )
+    return total.astype(x.dtype)
+
+
+def _input_gradient(x, kernel, g, strides, padding):
+    wide, weights = _wide(g, kernel)
+    total = sum(
+        spread(wide * weights[i : i + 1, j : j + 1], (i, j), x.shape, strides, padding)
+        for i, j in _offsets(kernel)
+    )
+    return total.astype(x.dtype)
+
+
+def _kernel_gradient(x, kernel, g, strides, padding):
+    wide, wide_g = _wide(x, g)
+    products = [
+        wide * spread(wide_g, offset, x.shape, strides, padding)
+        for offset in _offsets(kernel)
+    ]
+    # One reduction of nine operands reads x and g once, and first inside each sample:
+    # a sample fits the processor's cache, a whole batch does not.
+    zeros = [products[0].dtype.type(0)] * len(products)
+    sums = lax.reduce(
+        products, zeros, lambda a, b: tuple(map(operator.add, a, b)), (1, 2)
+    )
+    total = jnp.stack([s.sum(0) for s in sums])  # [kh * kw, C]
+    return total.reshape(kernel.shape).astype(kernel.dtype)
