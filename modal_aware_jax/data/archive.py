@@ -37,6 +37,9 @@ class Files:
         except (zipfile.BadZipFile, OSError, NotImplementedError):
             self.problems.append(Problem("unreadable archive", str(path), _why(path)))
             return
+        if any(member.header_offset < 0 for member in archive.infolist()):
+            self.problems.append(Problem("unreadable archive", str(path), _why(path)))
+            return
         for member in archive.infolist():
             if member.is_dir():
                 continue

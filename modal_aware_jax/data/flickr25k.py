@@ -231,10 +231,6 @@ def _scan(images, annotations, *, words, min_tag_count, keep_all, label_names):
             empty = "tag file is empty" if not found else "no tag of the vocabulary"
             counts[f"pairs left out: {empty}"] += 1
             continue
-        if not len(bag):
-            counts["pairs kept with an empty bag of words"] += 1
-        if not labels.get(number):
-            counts["pairs kept without a label"] += 1
         pairs.append(_pair(files, by_name, number, found, bag, labels))
     return Scan(pairs, words, label_names, problems, counts)
 

@@ -211,10 +211,6 @@ def _scan(
     pairs = []
     for row, name, image, caption, words, labels in good:
         bag = words_of.word_indices(words, word_at)
-        if not len(bag):
-            counts["pairs with an empty bag of words"] += 1
-        if not labels:
-            counts["pairs without a label"] += 1
         path = directory / image
         pairs.append(
             Pair(

@@ -14,7 +14,6 @@ both do the work, and the first to end wins.
 """
 
 import concurrent.futures
-import contextlib
 import functools
 import hashlib
 import io
@@ -263,6 +262,12 @@ class Records(tfds.core.GeneratorBasedBuilder):
             disable_shuffling=True,
         )
 
+    def _log_download_bytes(self):
+        """Says nothing: no bytes are downloaded."""
+
+    def _log_download_done(self):
+        """Says nothing: `load_or_prepare` does."""
+
     def _split_generators(self, dl_manager):
         return {"train": self._generate_examples()}
 
@@ -285,15 +290,19 @@ def _prepare(name, scan, target, options, stored_size, console):
         kept = []
         stored = _stored(found.pairs, stored_size, problems, counts)
         with _bar(console) as bar:
-            tracked = bar.track(stored, total=len(found.pairs), description=name)
-            records = _write_records(name, _examples(tracked, kept), partial)
-        if not kept:
-            raise (
-                DataProblems(name, problems, skippable=False)
-                if problems
-                else (ValueError(f"{name}: no pair is left. {dict(counts)}"))
-            )
+            total = len(found.pairs)
+            tracked = iter(bar.track(stored, total=total, description=name))
+            first = next(tracked, None)
+            if first is None and problems:
+                raise DataProblems(name, problems, skippable=False)
+            if first is None:
+                raise ValueError(f"{name}: no pair is left. {dict(counts)}")
+            examples = _examples(itertools.chain([first], tracked), kept)
+            records = _write_records(name, examples, partial)
         counts["pairs kept"] = len(kept)
+        for what, place in (("an empty bag of words", 1), ("no label", 2)):
+            if without := sum(not len(row[place]) for row in kept):
+                counts[f"pairs kept with {what}"] = without
         _save_columns(partial / "columns.npz", kept)
         save_problems(partial / "problems.jsonl", problems)
         facts = dict(
@@ -369,17 +378,10 @@ def _examples(stored, kept):
 def _write_records(name, examples, directory):
     """Runs the builder without its own bars and messages -> the records' folder."""
     builder = Records(source_name=name, examples=examples, data_dir=str(directory))
-    with _quiet():
-        builder.download_and_prepare(file_format="array_record")
+    tfds.disable_progress_bar()  # there is one of our own
+    builder.download_and_prepare(file_format="array_record")
     shutil.rmtree(directory / "downloads", ignore_errors=True)  # nothing in it
     return pathlib.Path(builder.data_dir)
-
-
-@contextlib.contextmanager
-def _quiet():
-    tfds.disable_progress_bar()
-    with contextlib.redirect_stdout(io.StringIO()):
-        yield
 
 
 def _bar(console):
