@@ -10,7 +10,8 @@ from modal_aware_jax.retrieval.metrics import (
     pooled_precision_recall,
     ranked_average_precision,
 )
-from modal_aware_jax.retrieval.ranking import iterate_counts, map_ranked
+from modal_aware_jax.retrieval.order import map_ranked
+from modal_aware_jax.retrieval.ranking import iterate_counts
 
 
 def evaluate(

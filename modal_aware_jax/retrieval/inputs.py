@@ -43,7 +43,8 @@ def label_words(labels, function="label_words") -> np.ndarray:
                 f"{function}: expected labels of 0 and 1, found other values in an "
                 f"array of shape {list(labels.shape)}."
             )
-        labels = labels.astype(bool)
+        if labels.dtype != np.uint8:
+            labels = labels.astype(bool)
     octets = np.packbits(labels, axis=1, bitorder="little")
     words = num_words(max(labels.shape[1], 1))
     padded = np.zeros((labels.shape[0], 4 * words), np.uint8)

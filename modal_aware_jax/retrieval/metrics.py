@@ -13,7 +13,8 @@ class numbers [.], where relevant means equal. Results are float64 NumPy.
 import numpy as np
 
 from modal_aware_jax.retrieval.inputs import check_inputs
-from modal_aware_jax.retrieval.ranking import iterate_counts, map_ranked
+from modal_aware_jax.retrieval.order import map_ranked
+from modal_aware_jax.retrieval.ranking import iterate_counts
 from modal_aware_jax.retrieval.ties import expected_precision_sum, hypergeometric
 
 

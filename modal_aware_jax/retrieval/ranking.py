@@ -1,6 +1,6 @@
-"""Counts by distance, and relevance in rank order: all that the metrics need.
+"""Counts by distance: all that a metric with ties='expected' needs.
 
-Counting is one pass on the device: XOR, population count, and a scatter-add of
+One pass on the device: XOR, population count, and a scatter-add of
 `distance + (K + 1) * grade` for each query. Two items are counted by one addition
 where the table of pairs is small: this halves the slowest instruction.
 Rows are padded to a few sizes, so that a new N seldom compiles anew; a padded row
@@ -9,7 +9,7 @@ has code 0 and no label, and its count is taken away again.
 
 import functools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import jax
@@ -183,60 +183,3 @@ def iterate_counts(
                 slice(queries.start, queries.stop),
                 table.reshape(len(queries), num_grades, inputs.num_bits + 1),
             )
-
-
-def code_views(codes: np.ndarray, num_bits: int) -> np.ndarray:
-    """Columns of the widest words that divide a code, ready for `np.bitwise_count`."""
-    codes = np.ascontiguousarray(codes & last_word_mask(num_bits))
-    return codes.view(np.uint64) if codes.shape[1] % 2 == 0 else codes
-
-
-def distances(query_row: np.ndarray, columns: list[np.ndarray], num_bits: int):
-    """Distances of one query to all rows: uint8 [N] (uint16 above 255 bits)."""
-    kind = np.uint8 if num_bits <= 255 else np.uint16
-    total = np.zeros(len(columns[0]), kind)
-    for word, column in zip(query_row, columns, strict=True):
-        total += np.bitwise_count(column ^ word)
-    return total
-
-
-def rank_rows(distance: np.ndarray, limit: int) -> np.ndarray:
-    """Row numbers of the `limit` nearest, by distance and then by row."""
-    if limit >= len(distance):
-        return np.argsort(distance, kind="stable")  # a radix sort for 8 and 16 bits
-    radius = np.partition(distance, limit - 1)[limit - 1]
-    rows = np.flatnonzero(distance <= radius)
-    return rows[np.argsort(distance[rows], kind="stable")[:limit]]
-
-
-def map_ranked(
-    inputs: Inputs, function: Callable, limit: int | None = None, num_grades: int = 2
-) -> list:
-    """Calls `function(grades [limit], all grades [N])` for every query, in rank order.
-
-    Ties rank by ascending row. Grades are uint8 (uint16 above 255 labels).
-    """
-    limit = min(limit or inputs.num_database, inputs.num_database)
-    database = code_views(inputs.database, inputs.num_bits)
-    query = code_views(inputs.query, inputs.num_bits)
-    columns = [np.ascontiguousarray(x) for x in database.T]
-    words = relevance_words(inputs, slice(None))
-    words = [np.ascontiguousarray(x) for x in words.T]
-
-    def grades_of(i):
-        pairs = list(zip(inputs.query_words[i], words, strict=True))
-        if inputs.same_class:
-            return pairs[0][0] == pairs[0][1]
-        shared = (x & word for word, x in pairs)
-        if num_grades == 2:
-            return functools.reduce(np.bitwise_or, shared) != 0
-        kind = np.uint8 if num_grades <= 256 else np.uint16
-        return sum(np.bitwise_count(x).astype(kind) for x in shared)
-
-    def one(i):
-        grades = grades_of(i)
-        distance = distances(query[i], columns, inputs.num_bits)
-        return function(grades[rank_rows(distance, limit)], grades)
-
-    with ThreadPoolExecutor(num_threads()) as pool:
-        return list(pool.map(one, range(inputs.num_queries)))

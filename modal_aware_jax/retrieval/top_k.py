@@ -1,0 +1,208 @@
+"""The k nearest codes: ascending distance, then ascending row, exactly.
+
+On a CPU by group minima, elsewhere by `lax.top_k`; on both in chunks, so that a
+database larger than memory may be a memory map.
+"""
+
+import functools
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from modal_aware_jax.retrieval.group_minima import (
+    QUERY_BLOCK,
+    Chunk,
+    candidates,
+    choose_layout,
+    make_chunk,
+)
+from modal_aware_jax.retrieval.inputs import check_codes
+from modal_aware_jax.retrieval.order import (
+    code_columns,
+    distance_type,
+    distances_to,
+    nearest_rows,
+)
+from modal_aware_jax.retrieval.ranking import CHUNK_ROWS, num_threads, padded_rows
+
+
+def search(query, database, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k nearest rows of every query.
+
+    >>> code = np.array([[0], [1], [3], [1]], np.uint32)
+    >>> search(code[:1], code, 3)[1].tolist()
+    [[0, 1, 3]]
+
+    Args:
+      query: uint32 [Q, Wd] packed codes.
+      database: uint32 [N, Wd] packed codes, also a `np.memmap`.
+      k: how many rows; clipped to N.
+
+    Returns:
+      (distances int32 [Q, k], rows int64 [Q, k]), ascending distance, then
+      ascending row.
+    """
+    query, database = check_codes("search", query, database)
+    return search_rows(query, database, check_k("search", k, len(database)))
+
+
+def search_rows(query, database, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """`search` without checks, over anything with a shape that slices into rows."""
+    if jax.default_backend() != "cpu":
+        return _search_device(query, database, k)
+    if k * 64 > min(len(database), CHUNK_ROWS) or len(query) < 4:
+        return _search_all(query, database, k)
+    return search_chunks(query, iterate_chunks(database, k), k)
+
+
+def check_k(function, k, num_database) -> int:
+    if isinstance(k, bool) or int(k) != k or k < 1:
+        raise ValueError(f"{function}: expected k to be a positive integer, got {k!r}.")
+    return min(int(k), num_database)
+
+
+def chunk_starts(num_database: int) -> tuple[range, int]:
+    """Starts of the chunks, and their rows: equal parts of at most CHUNK_ROWS."""
+    parts = -(-num_database // CHUNK_ROWS)
+    rows = -(-num_database // parts)
+    return range(0, num_database, rows), rows
+
+
+def iterate_chunks(database, k: int) -> Iterable[Chunk]:
+    """Chunks of a database [N, Wd], each made while the one before is searched."""
+    starts, rows = chunk_starts(len(database))
+    layout = choose_layout(rows, database.shape[1], k)
+
+    def make(start):
+        return make_chunk(np.asarray(database[start : start + rows]), start, layout)
+
+    with ThreadPoolExecutor(1) as pool:
+        ahead = pool.submit(make, starts[0])
+        for start in starts[1:]:
+            chunk, ahead = ahead.result(), pool.submit(make, start)
+            yield chunk
+        yield ahead.result()
+
+
+def _query_blocks(num_queries: int) -> list[slice]:
+    """Equal blocks of at most QUERY_BLOCK queries, a multiple of the threads."""
+    threads = num_threads()
+    blocks = -(-num_queries // (QUERY_BLOCK * threads)) * threads
+    size = -(-num_queries // (4 * blocks)) * 4
+    return [slice(i, min(i + size, num_queries)) for i in range(0, num_queries, size)]
+
+
+def _merge(best, found, k, largest):
+    """The k nearest of the best so far, [B, k] each, and new candidates."""
+    distance, row = best
+    which, new_distance, new_row = found
+    queries, kept = distance.shape
+    which = np.concatenate([np.repeat(np.arange(queries), kept), which])
+    distance = np.concatenate([distance.ravel(), new_distance])
+    row = np.concatenate([row.ravel(), new_row])
+    keys = which * (largest + 1) + distance
+    if queries * (largest + 1) < 2**16:
+        keys = keys.astype(np.uint16)  # radix sort
+    order = np.argsort(keys, kind="stable")
+    first = np.searchsorted(which[order], np.arange(queries))
+    kept = min(k, int(np.bincount(which, minlength=queries).min()))
+    order = order[first[:, None] + np.arange(kept)]  # [B, kept]
+    return distance[order], row[order]
+
+
+def search_chunks(query, chunks: Iterable[Chunk], k: int):
+    """`search` over prepared chunks in row order, k at most their number of rows."""
+    largest = query.shape[1] * 32
+    blocks = _query_blocks(len(query))
+    best = [
+        (
+            np.zeros((b.stop - b.start, 0), np.int64),
+            np.zeros((b.stop - b.start, 0), int),
+        )
+        for b in blocks
+    ]
+
+    def update(i, chunk):
+        distance, row = best[i]
+        if distance.shape[1] < k:
+            worst = np.full(len(distance), largest + 1)
+        else:
+            worst = distance[:, -1]
+        which, near, rows = candidates(query[blocks[i]], chunk, k, worst)
+        if len(which):
+            best[i] = _merge(
+                (distance, row), (which, near, rows + chunk.start), k, largest
+            )
+
+    with ThreadPoolExecutor(num_threads()) as pool:
+        for chunk in chunks:
+            for _ in pool.map(lambda i, c=chunk: update(i, c), range(len(blocks))):
+                pass
+    distance = np.concatenate([d for d, _ in best]).astype(np.int32)
+    return distance, np.concatenate([r for _, r in best])
+
+
+def _search_all(query, database, k):
+    """`search` through all distances of one query at a time: for few queries."""
+    largest = database.shape[1] * 32
+    kind = distance_type(largest)
+    columns = code_columns(np.asarray(database))
+    words = np.stack(code_columns(query), axis=1)
+
+    def one(i):
+        distance = distances_to(words[i], columns, kind)
+        rows = nearest_rows(distance, k, largest)
+        return distance[rows], rows
+
+    with ThreadPoolExecutor(num_threads()) as pool:
+        found = list(pool.map(one, range(len(query))))
+    distance = np.array([d for d, _ in found], np.int32).reshape(len(query), k)
+    return distance, np.array([r for _, r in found], np.int64).reshape(len(query), k)
+
+
+def nearest_on_device(query, database, num_rows, k):
+    """Distances and rows [Q, k] of the first `num_rows` rows, inside jit.
+
+    `lax.top_k` keeps the lower index of equal keys first, and is fast on floats.
+    """
+    far = jnp.float32(database.shape[1] * 32 + 1)
+    real = jnp.arange(database.shape[0]) < num_rows
+
+    def one(code):
+        different = jax.lax.population_count(code[None, :] ^ database)
+        distance = different.sum(axis=1, dtype=jnp.int32).astype(jnp.float32)
+        negative, rows = jax.lax.top_k(-jnp.where(real, distance, far), k)
+        return -negative, rows
+
+    distance, rows = jax.lax.map(one, query)
+    return distance.astype(jnp.int32), rows
+
+
+@functools.partial(jax.jit, static_argnames="k")
+def _device_chunk(query, database, num_rows, k):
+    return nearest_on_device(query, database, num_rows, k)
+
+
+def _search_device(query, database, k):
+    """`search` with `lax.top_k`, one padded chunk on the device at a time."""
+    starts, rows = chunk_starts(len(database))
+    padded = padded_rows(rows)
+    on_device = jax.device_put(query)
+    best = np.zeros((len(query), 0), np.int32), np.zeros((len(query), 0), np.int64)
+    for start in starts:
+        codes = np.zeros((padded, database.shape[1]), np.uint32)
+        part = database[start : start + rows]
+        codes[: len(part)] = part
+        found = _device_chunk(on_device, codes, len(part), min(k, padded))
+        distance, row = (np.asarray(x)[:, : len(part)] for x in found)
+        distance = np.concatenate([best[0], distance], axis=1)
+        row = np.concatenate([best[1], row.astype(np.int64) + start], axis=1)
+        order = np.argsort(distance, axis=1, kind="stable")[:, :k]
+        best = (
+            np.take_along_axis(distance, order, axis=1),
+            np.take_along_axis(row, order, axis=1),
+        )
+    return best
