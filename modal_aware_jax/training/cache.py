@@ -118,7 +118,7 @@ def _compute(collection, lower_fn, done, image_size, batch_size, workers) -> Non
 
 
 def _open_partial(partial: Path, shape: tuple) -> tuple[BinaryIO, int]:
-    """A .npy file to append rows to, and its rows so far: its length is the progress."""
+    """A .npy file to append rows to, and how many it has: its length tells."""
     layout = {"descr": "<f2", "fortran_order": False, "shape": shape}
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, layout)

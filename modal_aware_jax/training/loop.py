@@ -230,8 +230,9 @@ def fit(
             ):
                 run["best"] = {"step": step, "epoch": epoch + 1, "score": score}
             save(None if score is None else {best: score})
-            text = " ".join(f"{name} {value:.4f}" for name, value in scores.items())
-            bar.print(f"epoch {epoch + 1}/{num_epochs} loss {means['loss']:.4f} {text}")
+            numbers = {"loss": means["loss"], **scores}
+            text = " ".join(f"{name} {value:.4f}" for name, value in numbers.items())
+            bar.print(f"epoch {epoch + 1}/{num_epochs} {text}")
             clock.restart()
         checkpointer.wait()
     return Fitted(state, run["history"], run["best"])
