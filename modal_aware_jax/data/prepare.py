@@ -114,7 +114,7 @@ def load_or_prepare(
             f"{name}: on_problem must be 'stop' or 'skip', got {on_problem!r}."
         )
     options = {**options, "stored_size": stored_size}
-    root = pathlib.Path(prepared_dir) if prepared_dir else default_prepared_dir()
+    root = pathlib.Path(prepared_dir or default_prepared_dir()).expanduser()
     target = root.absolute() / f"{name}-{fingerprint(name, inputs, options)}"
     console = rich.console.Console(stderr=True, quiet=not progress)
     if not target.exists():
@@ -139,7 +139,7 @@ def fingerprint(name: str, inputs: Iterable[pathlib.Path], options: dict) -> str
     digest = hashlib.sha256(
         json.dumps([FORMAT, name, options], sort_keys=True).encode()
     )
-    for path in sorted(pathlib.Path(path).absolute() for path in inputs):
+    for path in sorted(pathlib.Path(path).resolve() for path in inputs):
         for line in _file_facts(path):
             digest.update(line.encode("utf-8", "surrogateescape"))
     return digest.hexdigest()[:16]
