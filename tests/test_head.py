@@ -1,0 +1,22 @@
+"""The hash head by hand, and its refusals."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from modal_aware_jax import HashHead
+
+
+def test_is_an_affine_map_without_squashing():
+    head = HashHead(2, 3, rngs=nnx.Rngs(0))
+    head.dense.kernel[...] = jnp.array([[1.0, 0.0, 2.0], [0.0, 1.0, -1.0]])
+    head.dense.bias[...] = jnp.array([0.5, 0.0, 0.0])
+    np.testing.assert_array_equal(head(jnp.array([[30.0, 4.0]])), [[30.5, 4.0, 56.0]])
+
+
+def test_refuses_what_does_not_fit():
+    with pytest.raises(ValueError, match="num_bits >= 1, got 0"):
+        HashHead(2, 0, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match=r"\[B, 2\], got \(1, 3\)"):
+        HashHead(2, 4, rngs=nnx.Rngs(0))(jnp.ones((1, 3)))

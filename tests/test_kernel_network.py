@@ -1,0 +1,153 @@
+"""The kernel network against loops over samples and positions."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from modal_aware_jax.blocks.kernel_network import (
+    KernelNetwork,
+    bounded_residual,
+    low_rank,
+    reweight_positions,
+    scaled_dot_product,
+)
+
+
+def pair(seed=0, batch=3, height=2, width=4, channels=5, text=7):
+    rng = np.random.default_rng(seed)
+    image = rng.normal(size=(batch, height, width, channels)).astype(np.float32)
+    return image, rng.normal(size=(batch, text)).astype(np.float32)
+
+
+def randomise(module, seed=0):
+    """Random weights and biases, so that no term is zero by initialisation."""
+    rng = np.random.default_rng(seed)
+    state = nnx.state(module, nnx.Param)
+    state = jax.tree.map(lambda x: jnp.float32(rng.normal(size=x.shape)), state)
+    nnx.update(module, state)
+    return module
+
+
+def loops(network, image, text):
+    """The equations of the paper, one sample and one position at a time."""
+
+    def affine(layer, x):
+        kernel, bias = np.asarray(layer.kernel[...]), np.asarray(layer.bias[...])
+        return [
+            float(bias[o])
+            + sum(float(x[i]) * float(kernel[i, o]) for i in range(len(x)))
+            for o in range(len(bias))
+        ]
+
+    new_image, new_text = np.zeros_like(image), np.zeros_like(text)
+    batch, height, width, channels = image.shape
+    for b in range(batch):
+        query = affine(network.image_query, text[b])
+        mean = [0.0] * channels
+        for y in range(height):
+            for x in range(width):
+                key = affine(network.image_key, image[b, y, x])
+                score = sum(k * q for k, q in zip(key, query, strict=True))
+                for c in range(channels):
+                    new_image[b, y, x, c] = score * image[b, y, x, c]
+                    mean[c] += image[b, y, x, c] / (height * width)
+        key, query = affine(network.text_key, mean), affine(network.text_query, text[b])
+        score = sum(k * q for k, q in zip(key, query, strict=True))
+        new_text[b] = score * text[b]
+    return new_image, new_text
+
+
+def test_equals_the_equations_by_loops():
+    image, text = pair()
+    network = randomise(KernelNetwork(5, 7, rngs=nnx.Rngs(0)))
+    assert network.rank == 7  # the literal form
+    for ours, expected in zip(
+        network(image, text), loops(network, image, text), strict=True
+    ):
+        np.testing.assert_allclose(ours, expected, rtol=2e-4, atol=2e-4)
+
+
+def test_positions_are_reweighted_by_hand():
+    # One sample, two positions: <(1, 0), (3, 4)> = 3 and <(0, 2), (3, 4)> = 8.
+    image = jnp.array([[[[1.0, 0.0], [0.0, 2.0]]]])
+    query = jnp.array([[3.0, 4.0]])
+    expected = [[[[3.0, 0.0], [0.0, 16.0]]]]
+    np.testing.assert_array_equal(reweight_positions(image, image, query), expected)
+
+
+def test_low_rank_is_the_same_function_with_far_fewer_weights():
+    image, text = pair(text=300)
+    literal = randomise(KernelNetwork(5, 300, rngs=nnx.Rngs(0)))
+    small = low_rank(literal)
+    assert small.rank == 6
+    for ours, expected in zip(small(image, text), literal(image, text), strict=True):
+        scale = np.abs(expected).max()
+        np.testing.assert_allclose(ours / scale, expected / scale, atol=2e-6)
+
+    def count(module):
+        return sum(x.size for x in jax.tree.leaves(nnx.state(module, nnx.Param)))
+
+    assert count(literal) > 25 * count(small)
+
+
+def test_low_rank_refuses_a_similarity_that_is_not_bilinear():
+    bounded = KernelNetwork(2, 3, similarity=bounded_residual, rngs=nnx.Rngs(0))
+    with pytest.raises(
+        ValueError, match="similarity=dot_product, got bounded_residual"
+    ):
+        low_rank(bounded)
+
+
+def test_similarities_by_hand():
+    a, b = jnp.array([1.0, 2.0, 3.0, 4.0]), jnp.array([1.0, 1.0, 1.0, -1.0])
+    assert scaled_dot_product(a, b) == 1.0  # (1 + 2 + 3 - 4) / sqrt(4)
+    np.testing.assert_allclose(bounded_residual(a, b), 1.7615942, rtol=1e-6)
+    assert bounded_residual(1e20 * a, b) == 2.0
+    assert bounded_residual(0 * a, b) == 1.0
+
+
+def test_permuting_the_positions_permutes_the_result():
+    image, text = pair(height=3, width=3)
+    network = randomise(KernelNetwork(5, 7, rngs=nnx.Rngs(0)))
+    order = np.random.default_rng(0).permutation(9)
+    shuffled = image.reshape(3, 9, 5)[:, order].reshape(image.shape)
+    maps, words = network(image, text)
+    maps2, words2 = network(shuffled, text)
+    np.testing.assert_allclose(
+        np.asarray(maps).reshape(3, 9, 5)[:, order].reshape(image.shape),
+        maps2,
+        rtol=1e-5,
+        atol=1e-5,
+    )
+    np.testing.assert_allclose(words, words2, rtol=1e-4, atol=1e-4)
+
+
+def test_jit_gives_the_same_and_zeros_stay_zero():
+    image, text = pair()
+    network = randomise(KernelNetwork(5, 7, rngs=nnx.Rngs(0)))
+    graphdef, state = nnx.split(network)
+    jitted = jax.jit(lambda state, *x: nnx.merge(graphdef, state)(*x))
+    for ours, expected in zip(
+        jitted(state, image, text), network(image, text), strict=True
+    ):
+        np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-4)
+    maps, words = network(0 * image, 0 * text)
+    assert not np.any(maps) and not np.any(words)
+
+
+@pytest.mark.parametrize(
+    ("image", "text", "message"),
+    [
+        ((2, 5, 3, 3), (2, 7), r"Channels come last"),
+        ((2, 3, 3, 4), (2, 7), r"\[B, H, W, 5\].*got \(2, 3, 3, 4\)"),
+        ((2, 5), (2, 7), r"got \(2, 5\) and \(2, 7\)"),
+        ((2, 3, 3, 5), (2, 6), r"text \[B, 7\]"),
+        ((2, 3, 3, 5), (1, 7), r"the same batch size"),
+    ],
+)
+def test_wrong_shapes_say_what_was_expected(image, text, message):
+    network = KernelNetwork(5, 7, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match=message):
+        network(jnp.ones(image), jnp.ones(text))

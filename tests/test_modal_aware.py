@@ -1,0 +1,94 @@
+"""The block: its two halves in order, a step that moves every weight."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from modal_aware_jax import ModalAwareBlock
+from modal_aware_jax.blocks.channel_attention import (
+    ChannelAttention,
+    SqueezedChannelAttention,
+)
+from modal_aware_jax.blocks.kernel_network import KernelNetwork
+from modal_aware_jax.blocks.modal_aware import PassThrough
+
+IMAGE = jax.random.normal(jax.random.key(0), (4, 3, 3, 6))
+TEXT = jax.random.normal(jax.random.key(1), (4, 10))
+
+
+def test_is_the_kernel_network_and_then_the_attention():
+    block = ModalAwareBlock(6, 10, rngs=nnx.Rngs(0))
+    assert type(block.kernel_network) is KernelNetwork
+    assert type(block.channel_attention) is ChannelAttention
+    assert block.kernel_network.rank == 10
+    expected = block.channel_attention(*block.kernel_network(IMAGE, TEXT))
+    for ours, theirs in zip(block(IMAGE, TEXT), expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+        assert np.abs(ours).max() > 0
+
+
+def test_parameter_tree():
+    block = ModalAwareBlock(6, 10, rngs=nnx.Rngs(0))
+    shapes = jax.tree.map(jnp.shape, nnx.to_pure_dict(nnx.state(block)))
+
+    def dense(inputs, outputs):
+        return {"kernel": (inputs, outputs), "bias": (outputs,)}
+
+    assert shapes == {
+        "kernel_network": {
+            "image_key": dense(6, 6),
+            "image_query": dense(10, 6),
+            "text_key": dense(6, 10),
+            "text_query": dense(10, 10),
+        },
+        "channel_attention": {
+            "image_logits": dense(16, 6),
+            "text_logits": dense(16, 10),
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        ModalAwareBlock,
+        functools.partial(
+            ModalAwareBlock,
+            kernel_network=functools.partial(KernelNetwork, rank=7),
+            channel_attention=functools.partial(
+                SqueezedChannelAttention, squeeze_features=4
+            ),
+        ),
+    ],
+)
+def test_a_training_step_changes_every_parameter(block):
+    graphdef, state = nnx.split(block(6, 10, rngs=nnx.Rngs(0)))
+    state = nnx.to_pure_dict(state)
+
+    def loss(state):
+        image, text = nnx.merge(graphdef, state)(IMAGE, TEXT)
+        return jnp.sum(image**2 * jnp.arange(6.0).reshape(1, 1, 1, 6)) + jnp.sum(
+            text**2 * jnp.arange(10.0).reshape(1, 10)
+        )
+
+    tx = optax.adam(1e-2)
+    updates, _ = tx.update(jax.jit(jax.grad(loss))(state), tx.init(state))
+    for leaf in jax.tree.leaves(updates):
+        assert np.isfinite(leaf).all() and np.any(leaf)
+
+
+def test_pass_through_is_the_identity_without_parameters():
+    block = PassThrough(6, 10, rngs=nnx.Rngs(0))
+    image, text = block(IMAGE, TEXT)
+    assert image is IMAGE and text is TEXT
+    assert not jax.tree.leaves(nnx.state(block))
+
+
+def test_wrong_shapes_are_refused():
+    with pytest.raises(ValueError, match=r"text \[B, 10\], got"):
+        ModalAwareBlock(6, 10, rngs=nnx.Rngs(0))(IMAGE, TEXT[:, :9])
