@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 from tiny_archives import jpeg, write_flickr
 
-from modal_aware_jax.data import flickr25k, folder, prepare
+from modal_aware_jax.data import flickr25k, folder
+from modal_aware_jax.data import prepared as prepared_data
 from modal_aware_jax.data.pipeline import decode
 from modal_aware_jax.data.problems import DataProblems
 from modal_aware_jax.data.stored_image import ImageProblem, to_stored
@@ -176,7 +177,7 @@ def test_everything_is_reported_at_the_end_and_skipped_on_demand(
     assert pairs.ids.tolist() == ["im7", "im10"]
     assert "7 problems in the input" in capsys.readouterr().err
     (prepared,) = (tmp_path / "prepared").iterdir()
-    counts = prepare.read_facts(prepared)["counts"]
+    counts = prepared_data.read_facts(prepared)["counts"]
     assert counts == {
         "pairs kept": 2,
         "pairs left out: missing image": 1,

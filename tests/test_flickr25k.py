@@ -22,6 +22,7 @@ from tiny_archives import (
 )
 
 from modal_aware_jax.data import flickr25k, prepare
+from modal_aware_jax.data import prepared as prepared_data
 from modal_aware_jax.data.problems import DataProblems
 
 
@@ -146,7 +147,7 @@ def test_the_preparation_says_what_was_kept_and_left_out(tmp_path, load, capsys)
     write_flickr(tmp_path / "data")
     load(vocabulary=["sea", "boat"], progress=True)
     (prepared,) = (tmp_path / "prepared").iterdir()
-    facts = prepare.read_facts(prepared)
+    facts = prepared_data.read_facts(prepared)
     assert facts["counts"] == {
         "pairs left out: tag file is empty": 1,
         "pairs left out: no tag of the vocabulary": 2,
@@ -183,6 +184,7 @@ def test_an_interrupted_preparation_leaves_nothing_that_looks_finished(tmp_path,
     script = f"""
         import time
         from modal_aware_jax.data import flickr25k, prepare
+from modal_aware_jax.data import prepared as prepared_data
         def slow(encoded, size):
             print("reading", flush=True)
             time.sleep(100)
@@ -196,11 +198,10 @@ def test_an_interrupted_preparation_leaves_nothing_that_looks_finished(tmp_path,
         stderr=subprocess.PIPE,
         cwd=pathlib.Path(__file__).parents[1],
     )
-    try:
-        assert process.stdout.readline() == b"reading\n"
-    finally:
-        os.kill(process.pid, signal.SIGKILL)
-        process.communicate()
+    said = process.stdout.readline()
+    os.kill(process.pid, signal.SIGKILL)
+    _, error = process.communicate()
+    assert said == b"reading\n", error.decode()
     (left,) = (tmp_path / "prepared").iterdir()
     assert ".partial-" in left.name
     assert len(load()) == 5
@@ -210,7 +211,7 @@ def test_an_interrupted_preparation_leaves_nothing_that_looks_finished(tmp_path,
 
 def test_an_error_while_preparing_leaves_nothing(tmp_path, load, monkeypatch):
     write_flickr(tmp_path / "data")
-    monkeypatch.setattr(prepare, "_save_columns", lambda *a: 1 / 0)
+    monkeypatch.setattr(prepare, "save_columns", lambda *a: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         load()
     assert not list((tmp_path / "prepared").iterdir())
@@ -246,6 +247,13 @@ def test_the_records_are_a_tensorflow_dataset(tmp_path, load):
     assert example["id"] == b"im7" and example["image"] == jpeg(7)
     assert [int(i) for i in example["text"]] == [0, 1, 2]
     assert "tensorflow" not in sys.modules
+
+
+def test_where_prepared_data_cannot_be_written_is_said(tmp_path):
+    write_flickr(tmp_path / "data")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="file/x cannot be made .*prepared_dir=DIR"):
+        flickr25k.load(tmp_path / "data", prepared_dir=tmp_path / "file" / "x")
 
 
 def test_missing_archives_are_all_named(tmp_path, load):

@@ -1,4 +1,4 @@
-"""Prepares a source once into ArrayRecord, and opens what was prepared.
+"""Prepares a source once into ArrayRecord.
 
 Every source (Flickr 25k, a folder, ...) gives a `Scan`: its pairs with a reader for
 each image. One tensorflow-datasets builder writes them; TensorFlow is not needed.
@@ -14,7 +14,6 @@ both do the work, and the first to end wins.
 """
 
 import concurrent.futures
-import functools
 import hashlib
 import io
 import itertools
@@ -35,6 +34,7 @@ import rich.progress
 import tensorflow_datasets as tfds
 
 from modal_aware_jax.data.collection import Collection
+from modal_aware_jax.data.prepared import open_prepared, save_columns
 from modal_aware_jax.data.problems import (
     DataProblems,
     Problem,
@@ -162,76 +162,6 @@ def _file_facts(path):
                 yield f"{entry.path}\t{size}\t{changed}\n"
 
 
-def open_prepared(directory: str | os.PathLike) -> Collection:
-    """Opens a preparation as a collection; images and captions stay on disk.
-
-    Args:
-      directory: one that `load_or_prepare` made.
-    """
-    directory = pathlib.Path(directory)
-    facts = read_facts(directory)
-    with np.load(directory / "columns.npz", allow_pickle=False) as columns:
-        text = _dense(columns["text"], columns["text_ends"], len(facts["vocabulary"]))
-        labels = _dense(
-            columns["labels"], columns["labels_ends"], len(facts["label_names"])
-        )
-        ids = columns["ids"]
-    records = str(directory / facts["records"])
-    return Collection(
-        name=facts["name"],
-        ids=ids,
-        images=RecordColumn(records, "image", len(ids)),
-        text=text,
-        captions=RecordColumn(records, "caption", len(ids)),
-        labels=labels,
-        vocabulary=tuple(facts["vocabulary"]),
-        label_names=tuple(facts["label_names"]),
-    )
-
-
-def read_facts(directory: str | os.PathLike) -> dict:
-    """What is known of a preparation: name, options, counts, vocabulary, labels."""
-    path = pathlib.Path(directory) / "preparation.json"
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-class RecordColumn(Sequence):
-    """One column of an ArrayRecord dataset, read by position; pickled as a path."""
-
-    def __init__(self, records: str, column: str, length: int):
-        self._records = records
-        self._column = column
-        self._length = length
-
-    def __len__(self):
-        return self._length
-
-    def __getitem__(self, position):
-        if isinstance(position, slice):
-            return [self[i] for i in range(*position.indices(self._length))]
-        position = range(self._length)[position]
-        source, feature, decoders = self._reader
-        raw = source[position]
-        value = feature.deserialize_example_np(raw, decoders=decoders)[self._column]
-        return value if self._column == "image" else value.decode("utf-8")
-
-    def __getstate__(self):
-        state = dict(self.__dict__)
-        state.pop("_reader", None)
-        return state
-
-    @functools.cached_property
-    def _reader(self):
-        builder = tfds.builder_from_directory(self._records)
-        source = builder.as_data_source(split="train").data_source
-        # Parsing this column alone halves the time of a read.
-        column = builder.info.features[self._column]
-        feature = tfds.features.FeaturesDict({self._column: column})
-        is_image = self._column == "image"
-        decoders = {"image": tfds.decode.SkipDecoding()} if is_image else None
-        return source, feature, decoders
-
-
 class Records(tfds.core.GeneratorBasedBuilder):
     """Writes examples in their given order; the name is set for each instance."""
 
@@ -278,7 +208,13 @@ class Records(tfds.core.GeneratorBasedBuilder):
 def _prepare(name, scan, target, options, stored_size, console):
     """Writes a preparation beside `target` and renames it."""
     start = time.monotonic()
-    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"{name}: {target.parent} cannot be made ({error}). Say where prepared "
+            "data may be kept with prepared_dir=DIRECTORY."
+        ) from error
     _remove_abandoned(target)
     console.print(f"{name}: preparing {target}", markup=False)
     found = scan()
@@ -303,7 +239,7 @@ def _prepare(name, scan, target, options, stored_size, console):
         for what, place in (("an empty bag of words", 1), ("no label", 2)):
             if without := sum(not len(row[place]) for row in kept):
                 counts[f"pairs kept with {what}"] = without
-        _save_columns(partial / "columns.npz", kept)
+        save_columns(partial / "columns.npz", kept)
         save_problems(partial / "problems.jsonl", problems)
         facts = dict(
             name=name,
@@ -392,24 +328,6 @@ def _bar(console):
         rich.progress.TimeRemainingColumn(),
         console=console,
     )
-
-
-def _save_columns(path, kept):
-    """Ids, and the sparse text and labels as positions and the end of each row."""
-    columns = {"ids": np.array([row[0] for row in kept], dtype=str)}
-    for column, place in (("text", 1), ("labels", 2)):
-        rows = [np.asarray(row[place], np.int32) for row in kept]
-        columns[column] = np.concatenate(rows)
-        columns[f"{column}_ends"] = np.cumsum([len(row) for row in rows])
-    np.savez_compressed(path, **columns)
-
-
-def _dense(positions, ends, width):
-    """Sparse rows -> uint8 [N, width] of 0 and 1."""
-    table = np.zeros((len(ends), width), np.uint8)
-    rows = np.repeat(np.arange(len(ends)), np.diff(ends, prepend=0))
-    table[rows, positions] = 1
-    return table
 
 
 def _partial_prefix(target):
