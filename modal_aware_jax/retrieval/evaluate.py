@@ -2,7 +2,10 @@
 
 import numpy as np
 
+from modal_aware_jax.retrieval.graded import ndcg_at
 from modal_aware_jax.retrieval.inputs import check_inputs
+from modal_aware_jax.retrieval.interpolated import expected_curve
+from modal_aware_jax.retrieval.lookup import lookup_of_counts
 from modal_aware_jax.retrieval.metrics import (
     check_ns,
     expected_average_precision,
@@ -40,10 +43,10 @@ def evaluate(
       dict of
         map_expected, map_index: MAP over all ranks under both rules for ties;
         average_precision: float64 [Q], 'expected';
-        precision_at, recall_at: {n: value}, 'expected';
+        precision_at, recall_at, ndcg_at: {n: value}, 'expected';
+        interpolated_precision: float64 [11], 'expected', at recall 0, 0.1, ..., 1;
         radius_precision, radius_recall: float64 [K + 1], pooled over queries;
-        lookup_success: share of queries that find something relevant within
-          radius 2;
+        lookup_success, lookup_precision: of all items within radius 2;
         num_queries, num_database, num_bits, queries_without_relevant.
     """
     ns = check_ns("evaluate", ns)
@@ -55,7 +58,8 @@ def evaluate(
     ap = np.zeros(inputs.num_queries)
     found = np.zeros((inputs.num_queries, len(ns)))
     total = np.zeros(inputs.num_queries, np.int64)
-    near = np.zeros(inputs.num_queries, np.int64)
+    lookup = np.zeros((inputs.num_queries, 3))
+    curve = np.zeros((inputs.num_queries, 11))
     pooled = np.zeros((2, num_bits + 1), np.int64)
     cut = np.minimum(ns, inputs.num_database)
     for queries, counts in iterate_counts(inputs):
@@ -63,7 +67,8 @@ def evaluate(
         ap[queries] = expected_average_precision(count, relevant)
         found[queries] = expected_relevant_at(count, relevant, cut)
         total[queries] = relevant.sum(axis=1)
-        near[queries] = relevant[:, :3].sum(axis=1)
+        lookup[queries] = lookup_of_counts(count, relevant, radius=2)
+        curve[queries] = expected_curve(count, relevant)
         pooled += counts.sum(axis=0)
     precision, recall = pooled_precision_recall(
         pooled.sum(axis=0), pooled[1], pooled[1].sum()
@@ -74,6 +79,9 @@ def evaluate(
 
     by_n = (found / cut).mean(axis=0)
     share = (found / np.maximum(total, 1)[:, None]).mean(axis=0)
+    ndcg = ndcg_at(
+        query, database, query_labels, database_labels, num_bits=num_bits, ns=ns
+    )
     keys = [int(n) for n in ns]
     return {
         "map_expected": float(ap.mean()),
@@ -81,9 +89,12 @@ def evaluate(
         "average_precision": ap,
         "precision_at": dict(zip(keys, by_n.tolist(), strict=True)),
         "recall_at": dict(zip(keys, share.tolist(), strict=True)),
+        "ndcg_at": dict(zip(keys, ndcg.tolist(), strict=True)),
+        "interpolated_precision": curve.mean(axis=0),
         "radius_precision": precision,
         "radius_recall": recall,
-        "lookup_success": float(np.mean(near > 0)),
+        "lookup_success": float(lookup[:, 0].mean()),
+        "lookup_precision": float(lookup[:, 1].mean()),
         "num_queries": inputs.num_queries,
         "num_database": inputs.num_database,
         "num_bits": num_bits,
