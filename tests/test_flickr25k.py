@@ -184,7 +184,6 @@ def test_an_interrupted_preparation_leaves_nothing_that_looks_finished(tmp_path,
     script = f"""
         import time
         from modal_aware_jax.data import flickr25k, prepare
-from modal_aware_jax.data import prepared as prepared_data
         def slow(encoded, size):
             print("reading", flush=True)
             time.sleep(100)
