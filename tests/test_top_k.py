@@ -32,7 +32,7 @@ def assert_same(found, expected):
     np.testing.assert_array_equal(found[1], expected[1])
 
 
-@pytest.mark.parametrize("num_bits", [1, 16, 33, 64, 128])
+@pytest.mark.parametrize("num_bits", [1, 16, 64, 100])
 @pytest.mark.parametrize("rows", [1, 5, 3001])
 @pytest.mark.parametrize("k", [1, 7, 5000])
 def test_equals_a_stable_sort(num_bits, rows, k):
@@ -117,7 +117,7 @@ assert jax.device_count() == 8
 mesh = jax.make_mesh((8,), ("rows",))
 rng = np.random.default_rng(0)
 same = []
-for rows, bits in ((3, 32), (1000, 8), (9001, 64)):
+for rows, bits in ((3, 32), (1000, 8), (2001, 64)):
     top = 2 ** min(bits, 32)
     codes = rng.integers(0, top, (rows, -(-bits // 32)), dtype=np.uint32)
     for k in (1, 20, rows):

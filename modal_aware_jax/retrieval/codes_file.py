@@ -113,9 +113,10 @@ def read_codes(path) -> CodesFile:
         raise CodesFileError(f"read_codes: {path}: {reason}")
 
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                fail("expected an .npz file of named arrays, got a single array.")
+        file = np.load(path, allow_pickle=False)
+        if isinstance(file, np.ndarray):
+            fail("expected an .npz file of named arrays, got a single array.")
+        with file:
             arrays = {name: file[name] for name in file.files}
     except (zipfile.BadZipFile, ValueError, EOFError) as error:
         if isinstance(error, CodesFileError):

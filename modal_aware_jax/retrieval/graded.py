@@ -69,10 +69,11 @@ def _expected(counts, gains, ns, discounts):
 
 
 def _num_grades(inputs: Inputs) -> int:
+    """A power of two above the largest grade: few sizes, so few programs."""
     if inputs.same_class or not inputs.num_queries:
         return 2
     labels = np.bitwise_count(inputs.query_words).sum(axis=1, dtype=np.int64)
-    return max(2, int(labels.max()) + 1)
+    return max(2, 1 << int(labels.max()).bit_length())
 
 
 def ndcg_at(
