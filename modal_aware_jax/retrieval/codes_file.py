@@ -113,10 +113,10 @@ def read_codes(path) -> CodesFile:
         raise CodesFileError(f"read_codes: {path}: {reason}")
 
     try:
-        file = np.load(path, allow_pickle=False)
-        if isinstance(file, np.ndarray):
-            fail("expected an .npz file of named arrays, got a single array.")
-        with file:
+        with open(path, "rb") as opened:
+            file = np.load(opened, allow_pickle=False)
+            if isinstance(file, np.ndarray):
+                fail("expected an .npz file of named arrays, got a single array.")
             arrays = {name: file[name] for name in file.files}
     except (zipfile.BadZipFile, ValueError, EOFError) as error:
         if isinstance(error, CodesFileError):

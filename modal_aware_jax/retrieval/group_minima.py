@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from modal_aware_jax.retrieval.order import distance_type
+from modal_aware_jax.retrieval.order import code_columns, distance_type
 from modal_aware_jax.retrieval.ranking import padded_rows
 
 QUERY_BLOCK = 32  # queries of one device call
@@ -108,7 +108,8 @@ def compiled_minima(layout: Layout):
 class Chunk(NamedTuple):
     """Consecutive rows of the database, ready to be searched."""
 
-    codes: np.ndarray  # [n, words] of 32 or 64 bits, in row order
+    columns: list  # for each 32- or 64-bit word, [groups in use, group_rows]
+    rows: int  # n; the last group repeats its last row
     device: jax.Array  # uint32 [Wd, unroll, parts * groups]
     layout: Layout
     start: int  # first row
@@ -117,7 +118,8 @@ class Chunk(NamedTuple):
 def make_chunk(codes: np.ndarray, start: int, layout: Layout) -> Chunk:
     """Transposes rows [n, Wd] so that neighbours lie in different vectors."""
     size = layout.group_rows
-    whole = len(codes) // size * size
+    rows_given = len(codes)
+    whole = rows_given // size * size
     table = np.empty(
         (layout.words, layout.unroll, layout.parts, layout.groups), np.uint32
     )
@@ -129,10 +131,10 @@ def make_chunk(codes: np.ndarray, start: int, layout: Layout) -> Chunk:
         rows = np.minimum(np.arange(whole, used * size), len(codes) - 1)
         last = codes[rows].reshape(shape).transpose(3, 2, 1, 0)
         table[..., used - 1 : used] = last
+        codes = np.concatenate([codes[:whole], codes[rows]])
     device = jax.device_put(table.reshape(layout.words, layout.unroll, -1))
-    codes = np.ascontiguousarray(codes)
-    wide = codes.view(np.uint64) if layout.words % 2 == 0 else codes
-    return Chunk(wide, device, layout, start)
+    columns = [column.reshape(used, size) for column in code_columns(codes)]
+    return Chunk(columns, rows_given, device, layout, start)
 
 
 def _group_minima(query, chunk: Chunk) -> np.ndarray:
@@ -149,8 +151,7 @@ def _group_minima(query, chunk: Chunk) -> np.ndarray:
     shape = (steps, layout.parts, layout.groups, layout.queries)
     minima = minima.reshape(shape).min(axis=1).astype(kind, copy=False)
     minima = np.moveaxis(minima, 2, 1).reshape(-1, layout.groups)
-    used = -(-len(chunk.codes) // layout.group_rows)
-    return minima[: len(query), :used]
+    return minima[: len(query), : len(chunk.columns[0])]
 
 
 def _kth_smallest(minima, k, largest):
@@ -183,7 +184,10 @@ def candidates(query, chunk: Chunk, k: int, worst: np.ndarray):
         kth, smaller = _kth_smallest(minima, k, largest)
         radius, spare = np.minimum(kth, radius), k - smaller
         spare = np.where(kth == radius, spare, k)
-    inside = minima <= np.maximum(radius, 0).astype(minima.dtype)[:, None]
+    limit = np.maximum(radius, 0).astype(minima.dtype)
+    inside = minima <= limit[:, None]
+    if (radius < 0).any():
+        inside[radius < 0] = False
     which, group = np.nonzero(inside)
     if spare is not None and len(which) > k * len(query):
         at_radius = minima[which, group] == radius[which]
@@ -193,14 +197,12 @@ def candidates(query, chunk: Chunk, k: int, worst: np.ndarray):
         keep = ~at_radius | (seen <= spare[which])
         which, group = which[keep], group[keep]
     size = chunk.layout.group_rows
-    rows = group[:, None] * size + np.arange(size)  # [M, size]
-    last = len(chunk.codes) - 1
-    real = np.minimum(rows, last)
-    wide = np.ascontiguousarray(query).view(chunk.codes.dtype)
-    distance = np.zeros(rows.shape, minima.dtype)
-    for w in range(wide.shape[1]):
-        different = chunk.codes[:, w].take(real) ^ wide[which, w][:, None]
-        distance += np.bitwise_count(different)
-    keep = np.flatnonzero((distance <= radius[which][:, None]) & (rows <= last))
-    which = which[keep // size]
-    return which, distance.ravel()[keep].astype(np.int64), rows.ravel()[keep]
+    words = np.stack(code_columns(query), axis=1)[which]
+    distance = np.zeros((len(group), size), minima.dtype)
+    for w, column in enumerate(chunk.columns):
+        distance += np.bitwise_count(column.take(group, axis=0) ^ words[:, w, None])
+    near = np.flatnonzero(distance <= limit[which, None])
+    row = group[near // size] * size + near % size
+    real = row < chunk.rows
+    near, row = near[real], row[real]
+    return which[near // size], distance.ravel()[near].astype(np.int64), row
