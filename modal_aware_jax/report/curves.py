@@ -1,0 +1,80 @@
+"""Precision-recall by Hamming radius and precision at N, as PNG.
+
+matplotlib is imported when a figure is drawn; no window, no global state.
+"""
+
+import numpy as np
+
+# Okabe and Ito's colours, told apart by colour-blind readers; markers for print.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = "osD^vPX"
+
+
+def _figure(xlabel, ylabel, title):
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.6, 4.2), dpi=120, layout="constrained")
+    axes = figure.add_subplot(xlabel=xlabel, ylabel=ylabel, title=title)
+    axes.set_ylim(0, 1.02)
+    axes.grid(alpha=0.3)
+    return figure, axes
+
+
+def _save(figure, axes, count, path):
+    if count > 1:
+        axes.legend(fontsize="small", framealpha=0.8)
+    figure.savefig(path, format="png")
+
+
+def _legend_text(name):
+    """A leading underscore would hide a name from the legend, "$" start a formula."""
+    name = name.replace("$", r"\$")
+    return f" {name}" if name.startswith("_") else name
+
+
+def _styles(results):
+    """(name, result, line style) of each method."""
+    for i, (name, result) in enumerate(results.items()):
+        style = {
+            "color": COLOURS[i % len(COLOURS)],
+            "marker": MARKERS[i % len(MARKERS)],
+            "markersize": 3.5,
+            "label": _legend_text(name),
+        }
+        yield name, result, style
+
+
+def draw_precision_recall(results: dict, path) -> None:
+    """Precision over recall, one point a Hamming radius 0..K, pooled over queries.
+
+    Radii that retrieve nothing relevant for any query, so that recall is 0, have no
+    point.
+
+    Args:
+        results: evaluations by name, with radius_precision and radius_recall [K + 1].
+        path: of the PNG.
+    """
+    figure, axes = _figure("recall", "precision", "Precision–recall by Hamming radius")
+    for _, result, style in _styles(results):
+        precision = np.asarray(result["radius_precision"])
+        recall = np.asarray(result["radius_recall"])
+        found = recall > 0
+        axes.plot(recall[found], precision[found], **style)
+    axes.set_xlim(0, 1.02)
+    _save(figure, axes, len(results), path)
+
+
+def draw_precision_at(results: dict, path) -> None:
+    """Precision at N over N, on a logarithmic axis.
+
+    Args:
+        results: evaluations by name, with precision_at {N: value}.
+        path: of the PNG.
+    """
+    figure, axes = _figure("N, nearest items", "precision", "Precision at N")
+    for _, result, style in _styles(results):
+        ns = sorted(result["precision_at"])
+        axes.plot(ns, [result["precision_at"][n] for n in ns], **style)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    _save(figure, axes, len(results), path)

@@ -1,0 +1,163 @@
+"""The report's page: one HTML file that needs nothing beside it."""
+
+import base64
+import html
+import io
+import pathlib
+
+from modal_aware_jax.report.tables import cells, summary
+from modal_aware_jax.report.thumbnail import thumbnail
+
+SIDE = 132  # of a thumbnail, in pixels
+MAX_CAPTION = 160  # characters shown; the rest is in the tooltip
+
+STYLE = """
+:root { color-scheme: light; --good: #1a7f37; --bad: #be1e2d; --line: #d5d9de; }
+body { font: 15px/1.45 system-ui, sans-serif; color: #1c2024; margin: 2rem auto;
+  max-width: 96rem; padding: 0 1.2rem; }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
+table { border-collapse: collapse; display: block; overflow-x: auto; }
+th, td { padding: .3rem .75rem; border-bottom: 1px solid var(--line);
+  text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
+th:first-child, td:first-child { text-align: left; }
+td.best { font-weight: 700; }
+.note { color: #57606a; max-width: 62rem; }
+.curves { display: flex; flex-wrap: wrap; gap: 1rem; }
+.curves img { max-width: min(100%, 36rem); height: auto; }
+.search { display: grid; grid-template-columns: 9.6rem 1fr; gap: 1.2rem;
+  border-top: 1px solid var(--line); padding: 1.1rem 0; }
+.results { display: grid; grid-template-columns: repeat(5, 9.6rem);
+  gap: .9rem; list-style: none; margin: 0; padding: 0; }
+figure { margin: 0; font-size: .8rem; line-height: 1.3; overflow-wrap: anywhere; }
+.frame { display: flex; width: 132px; height: 132px; padding: 3px; align-items: center;
+  justify-content: center; background: #f3f4f6; border: 4px solid #8b949e; }
+.relevant .frame { border-color: var(--good); }
+.other .frame { border: 4px dashed var(--bad); }
+.mark { font-weight: 700; } .relevant .mark { color: var(--good); }
+.other .mark { color: var(--bad); }
+.labels { color: #57606a; } .labels b { color: #1c2024; }
+@media (max-width: 66rem) {
+  .results { grid-template-columns: repeat(auto-fill, 9.2rem); } }
+@media (max-width: 40rem) { .search { grid-template-columns: 1fr; } }
+"""
+
+CONVENTIONS = (
+    "MAP takes the expectation over random orders of items at equal Hamming distance, "
+    "MAP (index) ranks them by their position in the database. P@N is the precision "
+    "among the N nearest. A query for which nothing is relevant counts 0."
+)
+
+
+def data_uri(data: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def render_page(results: dict, *, curves=(), examples=(), title: str) -> str:
+    """The page as HTML.
+
+    Args:
+        results: evaluations by name.
+        curves: (description, PNG bytes) pairs.
+        examples: see `write_report`.
+        title: heading; all text is escaped here.
+    """
+    name = html.escape(title)
+    parts = [
+        "<!doctype html>",
+        '<html lang="en"><head><meta charset="utf-8">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        f"<title>{name}</title><style>{STYLE}</style></head><body>",
+        f"<h1>{name}</h1>",
+        render_table(results),
+        f'<p class="note">{html.escape(CONVENTIONS)}</p>',
+    ]
+    if curves:
+        parts.append('<h2>Curves</h2><div class="curves">')
+        for description, png in curves:
+            parts.append(
+                f'<img src="{data_uri(png, "png")}" alt="{html.escape(description)}">'
+            )
+        parts.append("</div>")
+    if examples:
+        parts.append("<h2>Example queries and their nearest items</h2>")
+        parts.append(
+            '<p class="note">A relevant item shares a label with the query: green '
+            "border and “✓ relevant”; any other: dashed red border and “✗ not "
+            "relevant”. Shared labels are bold.</p>"
+        )
+        parts += [render_search(example) for example in examples]
+    parts.append("</body></html>\n")
+    return "\n".join(parts)
+
+
+def render_table(results: dict) -> str:
+    """The summary as an HTML table, the best score of a column bold."""
+    rows = summary(results)
+    header, *body = cells(rows)
+    scores = [h for h in header if isinstance(rows[0][h], float)]
+    best = {h: max(row[h] for row in rows) for h in scores} if len(rows) > 1 else {}
+    lines = [f'<th scope="col">{html.escape(text)}</th>' for text in header]
+    lines = [f"<table><thead><tr>{''.join(lines)}</tr></thead><tbody>"]
+    for row, texts in zip(rows, body, strict=True):
+        line = []
+        for column, text in zip(header, texts, strict=True):
+            mark = ' class="best"' if best.get(column) == row[column] else ""
+            line.append(f"<td{mark}>{html.escape(text)}</td>")
+        lines.append(f"<tr>{''.join(line)}</tr>")
+    return "\n".join([*lines, "</tbody></table>"])
+
+
+def render_search(example: dict) -> str:
+    """One query with its results."""
+    image, caption, labels = example["query"]
+    query = render_item(image, caption, labels, "<b>query</b>", "")
+    found = []
+    for rank, item in enumerate(example["results"], 1):
+        image, caption, names, distance, relevant = item
+        kind, mark = "", ""
+        if relevant is not None:
+            kind = "relevant" if relevant else "other"
+            mark = "✓ relevant" if relevant else "✗ not relevant"
+        head = f"{rank}. distance {distance}"
+        if mark:
+            head += f'<br><span class="mark">{mark}</span>'
+        shown = render_item(image, caption, names, head, kind, shared=set(labels))
+        found.append(f"<li>{shown}</li>")
+    return (
+        f'<section class="search">{query}<ol class="results">{"".join(found)}</ol>'
+        "</section>"
+    )
+
+
+def render_item(image, caption, labels, head, kind, shared=frozenset()) -> str:
+    """A thumbnail with its caption and labels; `head` is HTML, the rest is text."""
+    picture = thumbnail(image, SIDE)
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=85)
+    short = caption if len(caption) <= MAX_CAPTION else caption[:MAX_CAPTION] + "…"
+    full, short = html.escape(caption), html.escape(short)
+    names = ", ".join(
+        f"<b>{html.escape(n)}</b>" if n in shared else html.escape(n) for n in labels
+    )
+    return (
+        f'<figure class="{kind}"><div class="frame">'
+        f'<img src="{data_uri(buffer.getvalue(), "jpeg")}" width="{picture.width}" '
+        f'height="{picture.height}" alt="{full}" title="{full}"></div>'
+        f'<figcaption>{head}<br>{short}<br><span class="labels">{names}</span>'
+        "</figcaption></figure>"
+    )
+
+
+def write_page(path, results: dict, *, curves=(), examples=(), title: str) -> None:
+    """Writes the page.
+
+    Args:
+        path: of the HTML file.
+        results: evaluations by name.
+        curves: (description, path of a PNG) pairs, embedded.
+        examples: see `write_report`.
+        title: heading.
+    """
+    embedded = [(what, pathlib.Path(png).read_bytes()) for what, png in curves]
+    page = render_page(results, curves=embedded, examples=examples, title=title)
+    pathlib.Path(path).write_text(page, encoding="utf-8")
