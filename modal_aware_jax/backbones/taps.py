@@ -26,7 +26,7 @@ def output_size(shape, kernel_shape, strides, padding):
     )
 
 
-def tap(x: jax.Array, offset, kernel_shape, strides, padding) -> jax.Array:
+def tap(x: jax.Array, offset, kernel_shape, strides, padding, fill=0) -> jax.Array:
     """What the kernel element at `offset` meets at each output position.
 
     Args:
@@ -35,9 +35,10 @@ def tap(x: jax.Array, offset, kernel_shape, strides, padding) -> jax.Array:
       kernel_shape: height and width of the kernel, first.
       strides: of rows and columns.
       padding: explicit, ((top, bottom), (left, right)).
+      fill: what the padding is made of.
 
     Returns:
-      [B, h, w, C]: x shifted, zero where it meets the padding, and strided.
+      [B, h, w, C]: x shifted, filled up where it meets the padding, and strided.
     """
     sizes = output_size(x.shape, kernel_shape, strides, padding)
     borders = [(0, 0, 0)]
@@ -46,7 +47,7 @@ def tap(x: jax.Array, offset, kernel_shape, strides, padding) -> jax.Array:
     ):
         before = low - at
         borders.append((before, (out - 1) * stride + 1 - size - before, 0))
-    x = lax.pad(x, x.dtype.type(0), [*borders, (0, 0, 0)])
+    x = lax.pad(x, x.dtype.type(fill), [*borders, (0, 0, 0)])
     return x[:, :: strides[0], :: strides[1]]
 
 
