@@ -1,0 +1,31 @@
+"""Fusion of an image vector with a text vector into one joint vector.
+
+The functions under `CompactBilinear` are imported from `fusion.compact_bilinear`;
+re-exporting the function of that name would hide the file.
+"""
+
+from modal_aware_jax.fusion.compact_bilinear import CompactBilinear as CompactBilinear
+from modal_aware_jax.fusion.compact_bilinear import (
+    PooledCompactBilinear as PooledCompactBilinear,
+)
+from modal_aware_jax.fusion.concat import Concat as Concat
+from modal_aware_jax.fusion.elementwise import ElementwiseProduct as ElementwiseProduct
+from modal_aware_jax.fusion.elementwise import ElementwiseSum as ElementwiseSum
+from modal_aware_jax.fusion.gmu import GatedMultimodalUnit as GatedMultimodalUnit
+from modal_aware_jax.fusion.gmu import MultiGatedUnit as MultiGatedUnit
+from modal_aware_jax.fusion.low_rank_bilinear import (
+    FactorizedBilinear as FactorizedBilinear,
+)
+from modal_aware_jax.fusion.low_rank_bilinear import LowRankBilinear as LowRankBilinear
+
+__all__ = [
+    "CompactBilinear",
+    "Concat",
+    "ElementwiseProduct",
+    "ElementwiseSum",
+    "FactorizedBilinear",
+    "GatedMultimodalUnit",
+    "LowRankBilinear",
+    "MultiGatedUnit",
+    "PooledCompactBilinear",
+]
