@@ -150,14 +150,16 @@ def test_validation_is_recorded_and_the_best_checkpoint_kept(tmp_path):
 def test_a_finished_run_is_not_trained_again(undisturbed, capsys):
     again = run(undisturbed[0], Batches(fails=0))
     assert_same(again, undisturbed[1])
-    assert "finished at step 40" in capsys.readouterr().out
+    assert "It is finished: 40 steps were asked for." in capsys.readouterr().out
 
 
 def test_a_longer_run_goes_on_where_the_shorter_ended(undisturbed, tmp_path, capsys):
-    run(tmp_path, num_epochs=2, config={"num_epochs": 2, "seed": 1})
-    fitted = run(tmp_path, num_epochs=4, config={"num_epochs": 4, "seed": 1})
+    run(tmp_path, num_epochs=2, config={"num_epochs": 2, "ns": (1, 5)})
+    fitted = run(tmp_path, num_epochs=4, config={"num_epochs": 4, "ns": (1, 5)})
     assert_same(fitted, undisturbed[1])
-    assert "num_epochs: 2 -> 4" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "Changed since the checkpoint: num_epochs: 2 -> 4" in printed
+    assert printed.count("Changed") == 1
 
 
 def test_non_finite_loss_names_step_batch_and_last_good_checkpoint(tmp_path):

@@ -34,7 +34,7 @@ class Checkpointer:
 
     Args:
         directory: where the checkpoints go, one directory a step.
-        keep: how many of the latest stay.
+        keep: how many of the latest stay, 2 or more: the last may be damaged.
         best: a key of the metrics given to `save`: the checkpoint in which it is
             highest stays too.
     """
@@ -42,6 +42,8 @@ class Checkpointer:
     def __init__(
         self, directory: str | os.PathLike, *, keep: int = 2, best: str | None = None
     ):
+        if keep < 2:
+            raise ValueError(f"Checkpointer: keep must be 2 or more, not {keep}.")
         self.directory = Path(os.path.abspath(directory))  # Orbax needs it absolute
         self.directory.mkdir(parents=True, exist_ok=True)
         self._remove_unfinished()
@@ -177,11 +179,12 @@ class Checkpointer:
             if problem is None:
                 self.last_good = step
                 return step, messages
-            damaged = damaged or is_finished(self._path(step))
+            finished = is_finished(self._path(step))
+            damaged = damaged or finished
+            state = f"is damaged ({problem})" if finished else "was never finished"
             aside = _set_aside(self._path(step))
             messages.append(
-                f"The checkpoint of step {step} is damaged ({problem}); it was moved "
-                f"to {aside}."
+                f"The checkpoint of step {step} {state}; it was moved to {aside}."
             )
             self._orbax.reload()
         self.last_good = None

@@ -47,7 +47,7 @@ class MetricsWriter:
         self._events.close()
 
     def write(self, step: int, scalars: dict[str, float]) -> None:
-        """Adds one row; it is on disk when this returns."""
+        """Adds one row: to the CSV at once, for TensorBoard with the next flush."""
         with explain_write_errors(self._path.parent):
             new = [name for name in scalars if name not in self._columns]
             if new:
@@ -59,7 +59,11 @@ class MetricsWriter:
             self._file.flush()
         for name, value in scalars.items():
             self._events.add_scalar(name, value, step)
-        self._events.flush()
+
+    def flush(self) -> None:
+        """Brings TensorBoard's file up to date."""
+        with explain_write_errors(self._path.parent):
+            self._events.flush()
 
     def _rewrite(self, rows):
         temporary = self._path.with_suffix(".csv.tmp")

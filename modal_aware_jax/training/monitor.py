@@ -1,7 +1,6 @@
 """The losses of the steps just done, read without making the device wait."""
 
 import collections
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -64,8 +63,3 @@ class Means:
         sums, self.sums = self.sums, {"count": 0}
         count = sums.pop("count")
         return {name: value / count for name, value in sums.items()}
-
-
-def is_finite(values: dict[str, float]) -> bool:
-    """Whether all of the numbers are finite."""
-    return all(math.isfinite(value) for value in values.values())

@@ -29,8 +29,8 @@ class ProgressBar:
 
     def __init__(self, total: int, *, done: int = 0, label: str, every: float = 15.0):
         self._console = Console(file=sys.stdout)
-        self._label, self._total, self._done = label, total, done
-        self._start, self._first, self._every = time.monotonic(), done, every
+        self._label, self._total, self._done, self._every = label, total, done, every
+        self._start, self._first = None, done
         self._shown = time.monotonic() - every
         self._bar = None
         if self._console.is_terminal or self._console.is_jupyter:
@@ -57,11 +57,13 @@ class ProgressBar:
 
     def update(self, done: int, text: str = "", *, show: bool = False) -> None:
         """Moves to `done` steps; `show` prints the plain line at once."""
+        now = time.monotonic()
+        if self._start is None and done > self._done:
+            self._start, self._first = now, done  # what came before was compiling
         self._done = done
         if self._bar is not None:
             self._bar.update(self._task, completed=done, text=text)
             return
-        now = time.monotonic()
         if show or now - self._shown >= self._every or done == self._total:
             self._shown = now
             left = self._time_left(now)
@@ -75,7 +77,7 @@ class ProgressBar:
             print(message, flush=True)
 
     def _time_left(self, now: float) -> str:
-        if self._done in (self._first, self._total):
+        if self._start is None or self._done in (self._first, self._total):
             return ""
         each = (now - self._start) / (self._done - self._first)
         minutes, seconds = divmod(round(each * (self._total - self._done)), 60)
