@@ -36,18 +36,17 @@ class Layout(NamedTuple):
         return self.unroll * self.parts
 
 
-def choose_layout(rows: int, words: int, k: int) -> Layout:
+def choose_layout(rows: int, words: int, k: int, chunks: int = 1) -> Layout:
     """Groups so large that reading minima and reading candidates cost about equal."""
     queries = 4 if words * 32 <= 255 else 2 if words <= 8 else 1
     unroll = 8
     while queries > 1 and unroll * words * queries > UNROLLED:
         queries //= 2
-    parts = 1
-    while parts < 4 and k * (unroll * parts * 2) ** 2 <= rows:
-        parts *= 2
-    size = unroll * parts
+    size = unroll
+    while 8 * k * size <= rows and k * (2 * size) ** 2 <= rows * chunks and size < 128:
+        size *= 2
     groups = padded_rows(-(-rows // size) * 8) // 8
-    return Layout(words, unroll, parts, groups, queries)
+    return Layout(words, unroll, size // unroll, groups, queries)
 
 
 def _minima(query, database, num_queries, *, layout):
@@ -55,39 +54,44 @@ def _minima(query, database, num_queries, *, layout):
 
     Args:
       query: uint32 [QUERY_BLOCK, Wd].
-      database: uint32 [Wd, unroll, parts * groups].
+      database: uint32 [parts, Wd, unroll, groups].
 
     Returns:
-      uint32 [QUERY_BLOCK / queries, parts * groups], each word the minima of
-      `queries` queries, the first in its lowest bits.
+      uint8, uint16 or uint32 [QUERY_BLOCK / queries, groups, queries].
     """
     bits = 32 // layout.queries
-    columns = database.shape[2]
+    kind = jnp.dtype(f"uint{bits}")
 
-    def distance(i, row):
-        different = (query[i, w] ^ database[w, row] for w in range(layout.words))
-        return functools.reduce(
-            jnp.add, [jax.lax.population_count(x) for x in different]
-        )
+    def distance(i, part, row):
+        words = range(layout.words)
+        different = (query[i, w] ^ database[part, w, row] for w in words)
+        counts = [jax.lax.population_count(x) for x in different]
+        return functools.reduce(jnp.add, counts)
 
-    def smallest(i):
+    def smallest(i, part):
         if layout.words * layout.unroll * layout.queries > UNROLLED:
-            different = query[i][:, None, None] ^ database
+            different = query[i][:, None, None] ^ database[part]
             counts = jax.lax.population_count(different).sum(axis=0, dtype=jnp.uint32)
             return counts.min(axis=0)
-        rows = [distance(i, row) for row in range(layout.unroll)]
+        rows = [distance(i, part, row) for row in range(layout.unroll)]
         return functools.reduce(jnp.minimum, rows)
 
     def one(i, table):
-        shared = [
-            smallest(i * layout.queries + lane) << jnp.uint32(bits * lane)
-            for lane in range(layout.queries)
-        ]
-        return table.at[i].set(functools.reduce(jnp.bitwise_or, shared))
+        def add_part(part, best):
+            shared = [
+                smallest(i * layout.queries + lane, part) << jnp.uint32(bits * lane)
+                for lane in range(layout.queries)
+            ]
+            words = functools.reduce(jnp.bitwise_or, shared)
+            lanes = jax.lax.bitcast_convert_type(words, kind)
+            return jnp.minimum(best, lanes.reshape(best.shape))
 
-    table = jnp.zeros((QUERY_BLOCK // layout.queries, columns), jnp.uint32)
+        far = jnp.full((layout.groups, layout.queries), jnp.iinfo(kind).max, kind)
+        return table.at[i].set(jax.lax.fori_loop(0, layout.parts, add_part, far))
+
+    shape = (QUERY_BLOCK // layout.queries, layout.groups, layout.queries)
     steps = (num_queries + layout.queries - 1) // layout.queries
-    return jax.lax.fori_loop(0, steps, one, table)
+    return jax.lax.fori_loop(0, steps, one, jnp.zeros(shape, kind))
 
 
 @functools.lru_cache(maxsize=256)
@@ -96,7 +100,7 @@ def compiled_minima(layout: Layout):
     uint32 = functools.partial(jax.ShapeDtypeStruct, dtype=jnp.uint32)
     lowered = jax.jit(functools.partial(_minima, layout=layout)).lower(
         uint32((QUERY_BLOCK, layout.words)),
-        uint32((layout.words, layout.unroll, layout.parts * layout.groups)),
+        uint32((layout.parts, layout.words, layout.unroll, layout.groups)),
         jax.ShapeDtypeStruct((), jnp.int32),
     )
     try:
@@ -110,7 +114,7 @@ class Chunk(NamedTuple):
 
     columns: list  # for each 32- or 64-bit word, [groups in use, group_rows]
     rows: int  # n; the last group repeats its last row
-    device: jax.Array  # uint32 [Wd, unroll, parts * groups]
+    device: jax.Array  # uint32 [parts, Wd, unroll, groups]
     layout: Layout
     start: int  # first row
 
@@ -121,18 +125,18 @@ def make_chunk(codes: np.ndarray, start: int, layout: Layout) -> Chunk:
     rows_given = len(codes)
     whole = rows_given // size * size
     table = np.empty(
-        (layout.words, layout.unroll, layout.parts, layout.groups), np.uint32
+        (layout.parts, layout.words, layout.unroll, layout.groups), np.uint32
     )
     used = -(-len(codes) // size)
     table[..., used:] = 0
     shape = (-1, layout.parts, layout.unroll, layout.words)
-    table[..., : whole // size] = codes[:whole].reshape(shape).transpose(3, 2, 1, 0)
+    table[..., : whole // size] = codes[:whole].reshape(shape).transpose(1, 3, 2, 0)
     if used * size > whole:  # the last group repeats its last row
         rows = np.minimum(np.arange(whole, used * size), len(codes) - 1)
-        last = codes[rows].reshape(shape).transpose(3, 2, 1, 0)
+        last = codes[rows].reshape(shape).transpose(1, 3, 2, 0)
         table[..., used - 1 : used] = last
         codes = np.concatenate([codes[:whole], codes[rows]])
-    device = jax.device_put(table.reshape(layout.words, layout.unroll, -1))
+    device = jax.device_put(table)
     columns = [column.reshape(used, size) for column in code_columns(codes)]
     return Chunk(columns, rows_given, device, layout, start)
 
@@ -142,16 +146,12 @@ def _group_minima(query, chunk: Chunk) -> np.ndarray:
     layout = chunk.layout
     padded = np.zeros((QUERY_BLOCK, layout.words), np.uint32)
     padded[: len(query)] = query
-    packed = np.asarray(
-        compiled_minima(layout)(padded, chunk.device, np.int32(len(query)))
+    minima = compiled_minima(layout)(padded, chunk.device, np.int32(len(query)))
+    used, steps = len(chunk.columns[0]), -(-len(query) // layout.queries)
+    minima = np.asarray(minima)[:steps, :used].astype(
+        distance_type(layout.words * 32), copy=False
     )
-    kind = distance_type(layout.words * 32)
-    steps = -(-len(query) // layout.queries)
-    minima = packed[:steps].view(f"u{4 // layout.queries}")
-    shape = (steps, layout.parts, layout.groups, layout.queries)
-    minima = minima.reshape(shape).min(axis=1).astype(kind, copy=False)
-    minima = np.moveaxis(minima, 2, 1).reshape(-1, layout.groups)
-    return minima[: len(query), : len(chunk.columns[0])]
+    return np.moveaxis(minima, 2, 1).reshape(-1, used)[: len(query)]
 
 
 def _kth_smallest(minima, k, largest):

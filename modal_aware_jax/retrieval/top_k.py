@@ -74,7 +74,7 @@ def chunk_starts(num_database: int) -> tuple[range, int]:
 def iterate_chunks(database, k: int) -> Iterable[Chunk]:
     """Chunks of a database [N, Wd], each made while the one before is searched."""
     starts, rows = chunk_starts(len(database))
-    layout = choose_layout(rows, database.shape[1], k)
+    layout = choose_layout(rows, database.shape[1], k, len(starts))
 
     def make(start):
         return make_chunk(np.asarray(database[start : start + rows]), start, layout)
