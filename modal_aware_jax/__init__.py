@@ -6,17 +6,44 @@ other parts are imported by folder: `modal_aware_jax.losses`,
 """
 
 from modal_aware_jax.backbones.mobilenet import MobileNetV2
-from modal_aware_jax.blocks.channel_attention import ChannelAttention
+from modal_aware_jax.backbones.resnet import ResNet18
+from modal_aware_jax.blocks.channel_attention import (
+    ChannelAttention,
+    SqueezedChannelAttention,
+)
 from modal_aware_jax.blocks.kernel_network import KernelNetwork
 from modal_aware_jax.blocks.modal_aware import ModalAwareBlock
+from modal_aware_jax.fusion.compact_bilinear import (
+    CompactBilinear,
+    PooledCompactBilinear,
+)
+from modal_aware_jax.fusion.concat import Concat
+from modal_aware_jax.fusion.elementwise import ElementwiseProduct, ElementwiseSum
+from modal_aware_jax.fusion.gmu import GatedMultimodalUnit, MultiGatedUnit
+from modal_aware_jax.fusion.low_rank_bilinear import FactorizedBilinear, LowRankBilinear
+from modal_aware_jax.hashing.divide_and_encode import DivideAndEncodeHead
 from modal_aware_jax.hashing.head import HashHead
+from modal_aware_jax.models.multimodal_hashing import MultimodalHashing
 
 __version__ = "0.1.0"
 
 __all__ = [
     "ChannelAttention",
+    "CompactBilinear",
+    "Concat",
+    "DivideAndEncodeHead",
+    "ElementwiseProduct",
+    "ElementwiseSum",
+    "FactorizedBilinear",
+    "GatedMultimodalUnit",
     "HashHead",
     "KernelNetwork",
+    "LowRankBilinear",
     "MobileNetV2",
     "ModalAwareBlock",
+    "MultiGatedUnit",
+    "MultimodalHashing",
+    "PooledCompactBilinear",
+    "ResNet18",
+    "SqueezedChannelAttention",
 ]

@@ -12,6 +12,13 @@ keyword, without `rngs`. The result is a real Linen module: `init`, `apply`, nes
             maps, words = block(maps, words)
             ...
 
+`MultimodalHashing` takes its backbone in Linen form, `backbone=ResNet18()`, or as an
+NNX module whose weights become the initial ones. Other methods than the call are
+reached by `module.apply(variables, ..., nnx_method="joint")`.
+
+Run `init` and `apply` under `jax.jit`: the bridge makes the NNX module at each call,
+and only a compiled program leaves out the initial weights that nobody reads.
+
 Two habits of Linen to keep in mind. Modules with batch norm (`ResNet18`,
 `MobileNetV2`, `MultimodalHashing`) update their averages only where `apply` is given
 `mutable=["batch_stats"]`; without it, training mode drops the update silently. The
@@ -25,8 +32,9 @@ from flax.core import FrozenDict
 import modal_aware_jax
 
 
-def _bridge(name: str, nnx_class):
-    """The Linen module class of an NNX module class."""
+def _bridge(nnx_class):
+    """The Linen module class of an NNX module class, under the same name."""
+    name = nnx_class.__name__.removeprefix("_")
 
     def init(self, *args, **arguments):
         if args:
@@ -45,8 +53,30 @@ def _bridge(name: str, nnx_class):
     return type(name, (nnx.bridge.ToLinen,), members)
 
 
-ChannelAttention = _bridge("ChannelAttention", modal_aware_jax.ChannelAttention)
-HashHead = _bridge("HashHead", modal_aware_jax.HashHead)
-KernelNetwork = _bridge("KernelNetwork", modal_aware_jax.KernelNetwork)
-MobileNetV2 = _bridge("MobileNetV2", modal_aware_jax.MobileNetV2)
-ModalAwareBlock = _bridge("ModalAwareBlock", modal_aware_jax.ModalAwareBlock)
+class _MultimodalHashing(modal_aware_jax.MultimodalHashing):
+    """`MultimodalHashing` that makes its backbone's variables afresh at every call."""
+
+    def __init__(self, backbone, *args, rngs, **arguments):
+        if isinstance(backbone, nnx.bridge.ToLinen):
+            backbone = backbone.nnx_class(**backbone.kwargs, rngs=rngs)
+        super().__init__(nnx.clone(backbone), *args, rngs=rngs, **arguments)
+
+
+ChannelAttention = _bridge(modal_aware_jax.ChannelAttention)
+CompactBilinear = _bridge(modal_aware_jax.CompactBilinear)
+Concat = _bridge(modal_aware_jax.Concat)
+DivideAndEncodeHead = _bridge(modal_aware_jax.DivideAndEncodeHead)
+ElementwiseProduct = _bridge(modal_aware_jax.ElementwiseProduct)
+ElementwiseSum = _bridge(modal_aware_jax.ElementwiseSum)
+FactorizedBilinear = _bridge(modal_aware_jax.FactorizedBilinear)
+GatedMultimodalUnit = _bridge(modal_aware_jax.GatedMultimodalUnit)
+HashHead = _bridge(modal_aware_jax.HashHead)
+KernelNetwork = _bridge(modal_aware_jax.KernelNetwork)
+LowRankBilinear = _bridge(modal_aware_jax.LowRankBilinear)
+MobileNetV2 = _bridge(modal_aware_jax.MobileNetV2)
+ModalAwareBlock = _bridge(modal_aware_jax.ModalAwareBlock)
+MultiGatedUnit = _bridge(modal_aware_jax.MultiGatedUnit)
+MultimodalHashing = _bridge(_MultimodalHashing)
+PooledCompactBilinear = _bridge(modal_aware_jax.PooledCompactBilinear)
+ResNet18 = _bridge(modal_aware_jax.ResNet18)
+SqueezedChannelAttention = _bridge(modal_aware_jax.SqueezedChannelAttention)

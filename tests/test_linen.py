@@ -44,7 +44,7 @@ def batch(key):
 
 def test_a_linen_model_with_the_block_trains_every_parameter(key, batch):
     model, tx = Tagger(num_labels=3), optax.adam(1e-2)
-    params = model.init(key, batch["image"], batch["text"])["params"]
+    params = jax.jit(model.init)(key, batch["image"], batch["text"])["params"]
     assert params["ModalAwareBlock_0"]["kernel_network"]["text_query"]["kernel"].shape
 
     @jax.jit
@@ -73,7 +73,9 @@ def test_the_block_computes_in_linen_what_it_computes_in_nnx(key):
     params = nnx.to_pure_dict(nnx.state(block, nnx.Param))
     ours = linen.ModalAwareBlock(image_features=4, text_features=5)
     chex.assert_trees_all_close(
-        ours.apply({"params": params}, image, text), block(image, text), rtol=1e-6
+        jax.jit(ours.apply)({"params": params}, image, text),
+        block(image, text),
+        atol=1e-6,
     )
 
 
@@ -85,7 +87,9 @@ def test_two_blocks_of_one_model_have_their_own_parameters(key):
             image, text = linen.ModalAwareBlock(**block)(image, text)
             return linen.ModalAwareBlock(**block, name="second")(image, text)
 
-    params = Two().init(key, jnp.ones((1, 2, 2, 4)), jnp.ones((1, 5)))["params"]
+    params = jax.jit(Two().init)(key, jnp.ones((1, 2, 2, 4)), jnp.ones((1, 5)))[
+        "params"
+    ]
     assert set(params) == {"ModalAwareBlock_0", "second"}
     first, second = (
         params[name]["kernel_network"]["image_key"]["kernel"] for name in params
@@ -98,39 +102,62 @@ def test_arguments_by_position_are_refused_with_the_cure():
         linen.ModalAwareBlock(256, 512)
 
 
-IMAGE, TEXT = (2, 3, 3, 4), (2, 5)
+IMAGE, TEXT, JOINT = (2, 3, 3, 4), (2, 5), (2, 8)
 PAIR = {"image_features": 4, "text_features": 5}
 TWO = {"a_features": 4, "b_features": 5, "features": 8}
-BACKBONES = ("MobileNetV2",)
+BACKBONES = ("MobileNetV2", "ResNet18")
 
-# Constructor, shapes of the inputs, shapes of the outputs, collections.
+# Constructor, shapes of the inputs, shapes of the outputs.
 MODULES = {
-    "ChannelAttention": (PAIR, (IMAGE, TEXT), (IMAGE, TEXT), {"params"}),
-    "HashHead": ({"in_features": 4, "num_bits": 6}, ((2, 4),), (2, 6), {"params"}),
-    "KernelNetwork": (PAIR, (IMAGE, TEXT), (IMAGE, TEXT), {"params"}),
-    "ModalAwareBlock": (PAIR, (IMAGE, TEXT), (IMAGE, TEXT), {"params"}),
+    "ChannelAttention": (PAIR, (IMAGE, TEXT), (IMAGE, TEXT)),
+    "CompactBilinear": (TWO, ((2, 4), TEXT), JOINT),
+    "Concat": ({"a_features": 4, "b_features": 5}, ((2, 4), TEXT), (2, 9)),
+    "DivideAndEncodeHead": ({"in_features": 12, "num_bits": 6}, ((2, 12),), (2, 6)),
+    "ElementwiseProduct": (TWO, ((2, 4), TEXT), JOINT),
+    "ElementwiseSum": (TWO, ((2, 4), TEXT), JOINT),
+    "FactorizedBilinear": (TWO, ((2, 4), TEXT), JOINT),
+    "GatedMultimodalUnit": (TWO, ((2, 4), TEXT), JOINT),
+    "HashHead": ({"in_features": 4, "num_bits": 6}, ((2, 4),), (2, 6)),
+    "KernelNetwork": (PAIR, (IMAGE, TEXT), (IMAGE, TEXT)),
+    "LowRankBilinear": (TWO, ((2, 4), TEXT), JOINT),
+    "ModalAwareBlock": (PAIR, (IMAGE, TEXT), (IMAGE, TEXT)),
+    "MultiGatedUnit": (
+        {"in_features": (4, 5, 3), "features": 8},
+        ((2, 4), TEXT, (2, 3)),
+        JOINT,
+    ),
+    "PooledCompactBilinear": (TWO, (IMAGE, TEXT), JOINT),
+    "SqueezedChannelAttention": (PAIR, (IMAGE, TEXT), (IMAGE, TEXT)),
+}
+COLLECTIONS = {
+    "CompactBilinear": {"hash_tables"},
+    "Concat": set(),
+    "PooledCompactBilinear": {"hash_tables"},
 }
 
 
-@pytest.mark.parametrize("name", sorted(MODULES))
+@pytest.mark.parametrize("name", sorted(set(MODULES) & set(modal_aware_jax.__all__)))
 def test_a_public_module_passes_through_the_bridge(name, key):
-    arguments, inputs, outputs, collections = MODULES[name]
+    arguments, inputs, outputs = MODULES[name]
     module = getattr(linen, name)(**arguments)
     arrays = [jnp.ones(shape) for shape in inputs]
-    made, variables = jax.jit(module.init_with_output)(key, *arrays)
-    assert set(variables) == collections
+
+    @jax.jit
+    def init_and_apply(key, arrays):
+        made, variables = module.init_with_output(key, *arrays)
+        return made, module.apply(variables, *arrays), variables
+
+    made, again, variables = init_and_apply(key, arrays)
+    assert set(variables) == COLLECTIONS.get(name, {"params"})
     assert jax.tree.map(jnp.shape, made) == outputs
-    chex.assert_trees_all_close(module.apply(variables, *arrays), made, rtol=1e-6)
+    chex.assert_trees_all_close(again, made, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", BACKBONES)
-def test_a_backbone_keeps_its_averages_in_batch_stats(name, key):
-    module = getattr(linen, name)()
+def test_a_backbone_keeps_its_averages_only_where_they_are_mutable(key):
+    module = linen.ResNet18(width=4)
     images = jax.random.normal(key, (2, 32, 32, 3))
-    init = functools.partial(module.init, train=False)
-    shapes = jax.eval_shape(init, key, images)
-    assert set(shapes) == {"params", "batch_stats"}
     # Compiling the initialisation takes longer than all the rest: use constants.
+    shapes = jax.eval_shape(functools.partial(module.init, train=False), key, images)
     variables = jax.tree.map(lambda x: jnp.full(x.shape, 0.1, x.dtype), shapes)
 
     @jax.jit
@@ -138,13 +165,94 @@ def test_a_backbone_keeps_its_averages_in_batch_stats(name, key):
         return module.apply(variables, images, train=True, mutable=["batch_stats"])
 
     maps, updated = train_step(variables, images)
-    assert all(m.ndim == 4 for m in maps.values())
+    chex.assert_tree_all_finite(maps)
     moved = jax.tree.map(
         lambda a, b: bool(jnp.any(a != b)),
         variables["batch_stats"],
         updated["batch_stats"],
     )
     assert all(jax.tree.leaves(moved)), moved
+    unmoved = jax.eval_shape(
+        functools.partial(module.apply, train=True), variables, images
+    )
+    assert set(unmoved) == set(maps)  # the maps alone: the update is dropped
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_a_backbone_has_params_and_batch_stats(name, key):
+    module = getattr(linen, name)()
+    init = functools.partial(module.init_with_output, train=False)
+    maps, variables = jax.eval_shape(init, key, jnp.ones((2, 64, 64, 3)))
+    assert set(variables) == {"params", "batch_stats"}
+    assert [m.shape[:3] for m in maps.values()] == [(2, 4, 4), (2, 2, 2)]
+
+
+class TinyBackbone(nnx.Module):
+    """A backbone of two convolutions and a batch norm."""
+
+    lower_features, upper_features = 4, 6
+
+    def __init__(self, *, width=4, rngs):
+        self.stem = nnx.Conv(3, width, (3, 3), strides=4, rngs=rngs)
+        self.norm = nnx.BatchNorm(width, rngs=rngs)
+        self.top = nnx.Conv(width, 6, (1, 1), rngs=rngs)
+
+    def lower(self, images, *, train):
+        return self.norm(self.stem(images), use_running_average=not train)
+
+    def upper(self, maps, *, train):
+        return self.top(maps)
+
+
+def test_the_whole_network_trains_in_linen(key):
+    backbone = TinyBackbone(rngs=nnx.Rngs(3))
+    stem = np.asarray(backbone.stem.kernel[...])
+    module = linen.MultimodalHashing(
+        backbone=backbone, text_features=5, num_bits=8, text_widths=(7, 3)
+    )
+    images = jax.random.normal(key, (2, 8, 8, 3))
+    text = jax.random.normal(jax.random.fold_in(key, 1), (2, 5))
+
+    @jax.jit
+    def step(key, images, text):
+        variables = module.init(key, images, text, train=False)
+
+        def loss(params):
+            codes, updated = module.apply(
+                {**variables, "params": params},
+                images,
+                text,
+                train=True,
+                mutable=["batch_stats"],
+            )
+            return jnp.sum(jnp.tanh(codes)), (codes, updated)
+
+        grads, (codes, updated) = jax.grad(loss, has_aux=True)(variables["params"])
+        return variables, grads, codes, updated
+
+    variables, grads, codes, updated = step(key, images, text)
+    assert codes.shape == (2, 8)
+    start = variables["params"]["backbone"]["stem"]["kernel"]
+    np.testing.assert_array_equal(start, stem)  # its weights are the initial ones
+    np.testing.assert_array_equal(backbone.stem.kernel[...], stem)  # and stay its own
+    assert jnp.any(grads["backbone"]["stem"]["kernel"] != 0)
+    assert jnp.all(updated["batch_stats"]["backbone"]["norm"]["mean"] != 0)
+
+
+def test_the_whole_network_takes_a_backbone_in_linen_form(key):
+    module = linen.MultimodalHashing(
+        backbone=linen.ResNet18(width=4),
+        text_features=5,
+        num_bits=8,
+        text_widths=(7, 3),
+    )
+    inputs = jnp.ones((2, 32, 32, 3)), jnp.ones((2, 5))
+    init = functools.partial(module.init_with_output, train=False)
+    codes, variables = jax.eval_shape(init, key, *inputs)
+    assert codes.shape == (2, 8)
+    assert set(variables) == {"params", "batch_stats"}
+    apply = functools.partial(module.apply, train=False, nnx_method="joint")
+    assert jax.eval_shape(apply, variables, *inputs).shape == (2, 8 * 4 + 3)
 
 
 def test_every_public_module_has_its_linen_form():
@@ -153,6 +261,7 @@ def test_every_public_module_has_its_linen_form():
         for name in modal_aware_jax.__all__
         if inspect.isclass(getattr(modal_aware_jax, name))
     }
+    assert modules == {*MODULES, *BACKBONES, "MultimodalHashing"}
     for name in modules:
         assert issubclass(getattr(linen, name), nn.Module), name
         assert getattr(linen, name).__name__ == name
