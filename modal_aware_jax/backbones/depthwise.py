@@ -72,7 +72,19 @@ def _depthwise(x, kernel, strides, padding):
 
 
 def _forward(x, kernel, strides, padding):
-    return _depthwise(x, kernel, strides, padding), (x, kernel)
+    def shifted(x, kernel):
+        def half(_, x):
+            return None, _shifted_sum(x, kernel, strides, padding)
+
+        return _join(lax.scan(half, None, _halves(x))[1])
+
+    out = lax.platform_dependent(
+        x,
+        kernel,
+        cpu=shifted,
+        default=lambda x, kernel: _native(x, kernel, strides, padding),
+    )
+    return out, (x, kernel)
 
 
 def _backward(strides, padding, residuals, g):
@@ -81,15 +93,35 @@ def _backward(strides, padding, residuals, g):
         return vjp(g)
 
     def shifted(x, kernel, g):
-        return (
-            _input_gradient(x, kernel, g, strides, padding),
-            _kernel_gradient(x, kernel, g, strides, padding),
-        )
+        def half(total, x_and_g):
+            x, g = x_and_g
+            total += _kernel_gradient(x, kernel, g, strides, padding)
+            return total, _input_gradient(x, kernel, g, strides, padding)
+
+        zeros = jnp.zeros_like(kernel)
+        total, halves = lax.scan(half, zeros, (_halves(x), _halves(g)))
+        return _join(halves), total
 
     return lax.platform_dependent(*residuals, g, cpu=shifted, default=native)
 
 
 _depthwise.defvjp(_forward, _backward)
+
+
+def _halves(x):
+    """[B, ...] as two halves, [2, B/2, ...]; as one where B is odd.
+
+    The sums run in a loop over these. XLA fuses them with whatever reads them, a ReLU
+    and its gradient say, and then computes them once for each reader, ten times in
+    all; the result of a loop is computed once. The step of a block is 3 to 5 times
+    faster for it. Barriers do not help: XLA removes them first.
+    """
+    parts = 2 if x.shape[0] % 2 == 0 else 1
+    return x.reshape(parts, -1, *x.shape[1:])
+
+
+def _join(halves):
+    return halves.reshape(-1, *halves.shape[2:])
 
 
 def _native(x, kernel, strides, padding):

@@ -4,6 +4,7 @@ import jax
 from flax import nnx
 
 from modal_aware_jax.backbones.depthwise import depthwise_conv
+from modal_aware_jax.backbones.pointwise import pointwise_conv
 
 # (expansion, channels, blocks, first stride), Table 2 of arXiv:1801.04381.
 STAGES = (
@@ -44,7 +45,7 @@ class ConvNorm(nnx.Module):
             padding="VALID" if kernel == 1 else padding,
             feature_group_count=groups,
             use_bias=False,
-            conv_general_dilated=depthwise_conv,
+            conv_general_dilated=pointwise_conv if kernel == 1 else depthwise_conv,
             dtype=dtype,
             rngs=rngs,
         )
