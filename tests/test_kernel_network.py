@@ -9,8 +9,9 @@ from flax import nnx
 from modal_aware_jax.blocks.kernel_network import (
     KernelNetwork,
     bounded_residual,
+    dot_product,
     low_rank,
-    reweight_positions,
+    position_scores,
     scaled_dot_product,
 )
 
@@ -69,12 +70,13 @@ def test_equals_the_equations_by_loops():
         np.testing.assert_allclose(ours, expected, rtol=2e-4, atol=2e-4)
 
 
-def test_positions_are_reweighted_by_hand():
-    # One sample, two positions: <(1, 0), (3, 4)> = 3 and <(0, 2), (3, 4)> = 8.
+def test_positions_are_scored_by_hand():
+    # Keys (1 + 1, 0) and (0 + 1, 2) meet the query (3, 4): 6 and 11.
+    key = nnx.Linear(2, 2, rngs=nnx.Rngs(0))
+    key.kernel[...], key.bias[...] = jnp.eye(2), jnp.array([1.0, 0.0])
     image = jnp.array([[[[1.0, 0.0], [0.0, 2.0]]]])
-    query = jnp.array([[3.0, 4.0]])
-    expected = [[[[3.0, 0.0], [0.0, 16.0]]]]
-    np.testing.assert_array_equal(reweight_positions(image, image, query), expected)
+    scores = position_scores(image, key, jnp.array([[3.0, 4.0]]))
+    np.testing.assert_array_equal(scores, [[[6.0, 11.0]]])
 
 
 def test_low_rank_is_the_same_function_with_far_fewer_weights():
@@ -101,11 +103,10 @@ def test_low_rank_refuses_a_similarity_that_is_not_bilinear():
 
 
 def test_similarities_by_hand():
-    a, b = jnp.array([1.0, 2.0, 3.0, 4.0]), jnp.array([1.0, 1.0, 1.0, -1.0])
-    assert scaled_dot_product(a, b) == 1.0  # (1 + 2 + 3 - 4) / sqrt(4)
-    np.testing.assert_allclose(bounded_residual(a, b), 1.7615942, rtol=1e-6)
-    assert bounded_residual(1e20 * a, b) == 2.0
-    assert bounded_residual(0 * a, b) == 1.0
+    scores = jnp.array([2.0, 1e20, 0.0])
+    np.testing.assert_array_equal(dot_product(scores, 4), scores)
+    np.testing.assert_allclose(scaled_dot_product(scores, 4), [1.0, 5e19, 0.0])
+    np.testing.assert_allclose(bounded_residual(scores, 4), [1.7615942, 2.0, 1.0])
 
 
 def test_permuting_the_positions_permutes_the_result():

@@ -21,44 +21,47 @@ def check_pair(caller, image, text, image_features, text_features):
         raise ValueError(f"{expected} Both need the same batch size B.")
 
 
-def dot_product(a, b):
-    """The paper's similarity: the plain inner product of [..., R] with [..., R]."""
-    return jnp.sum(a * b, axis=-1)
+def dot_product(scores, rank):
+    """The paper's similarity: the inner product of R numbers as it is."""
+    del rank
+    return scores
 
 
-def scaled_dot_product(a, b):
+def scaled_dot_product(scores, rank):
     """The inner product divided by sqrt(R), as in attention."""
-    return dot_product(a, b) / jnp.sqrt(a.shape[-1]).astype(a.dtype)
+    return scores / rank**0.5
 
 
-def bounded_residual(a, b):
+def bounded_residual(scores, rank):
     """1 + tanh of the scaled inner product: between 0 and 2, and 1 for no relation.
 
     The product of plain inner products over two blocks can shrink or blow up the
     features by orders of magnitude; this form reweights them around one.
     """
-    return 1.0 + jnp.tanh(scaled_dot_product(a, b))
+    return 1.0 + jnp.tanh(scores / rank**0.5)
 
 
-def reweight_positions(image, keys, query, similarity=dot_product):
-    """Scales every position of the maps by its similarity to the text.
+def position_scores(image, key, query):
+    """Inner products <V f_i + v, q> of every position with the text.
+
+    Summed as f_i . (V^T q) + v . q: the C x R map meets B queries and not the B H W
+    positions, which at 7 x 7 positions is 49 times less work.
 
     Args:
-      image: maps f^I, [B, H, W, C].
-      keys: projected maps V^I, [B, H, W, R].
-      query: projected text T^I, [B, R].
-      similarity: a function of two arrays [..., R] that gives [...].
+      image: maps, [B, H, W, C].
+      key: an affine map with `kernel` V^T [C, R] and `bias` v [R].
+      query: projected text, [B, R].
 
     Returns:
-      s_i * f^I_i at every position i, [B, H, W, C].
+      [B, H, W].
     """
-    scores = similarity(keys, query[:, None, None, :])  # [B, H, W]
-    return scores[..., None] * image
-
-
-def reweight_text(text, key, query, similarity=dot_product):
-    """Scales the text vector [B, T] by the similarity of key and query, both [B, R]."""
-    return similarity(key, query)[:, None] * text
+    kernel, bias = (
+        key.kernel[...].astype(query.dtype),
+        key.bias[...].astype(query.dtype),
+    )
+    towards = query @ kernel.T  # [B, C]
+    constant = query @ bias  # [B]
+    return jnp.einsum("bhwc,bc->bhw", image, towards) + constant[:, None, None]
 
 
 class KernelNetwork(nnx.Module):
@@ -77,8 +80,9 @@ class KernelNetwork(nnx.Module):
         costs T x T weights; a bilinear form of C and T features has rank at most
         C (C + 1 with the biases), so R = C + 1 covers exactly the same functions
         with about C / T of the weights (see `low_rank`).
-      similarity: `dot_product` (the paper's), `scaled_dot_product` or
-        `bounded_residual`, or any function of two arrays [..., R] that gives [...].
+      similarity: maps inner products of R numbers to weights: `dot_product` (the
+        paper's), `scaled_dot_product`, `bounded_residual`, or any function of (scores,
+        R) that keeps the scores' shape.
     """
 
     def __init__(
@@ -110,11 +114,13 @@ class KernelNetwork(nnx.Module):
         check_pair(
             "KernelNetwork", image, text, self.image_features, self.text_features
         )
-        keys, query = self.image_key(image), self.image_query(text)
-        aware_image = reweight_positions(image, keys, query, self.similarity)
-        key, query = self.text_key(image.mean(axis=(1, 2))), self.text_query(text)
-        aware_text = reweight_text(text, key, query, self.similarity)
-        return aware_image, aware_text
+        query = self.image_query(text)  # [B, C]
+        scores = position_scores(image, self.image_key, query)  # [B, H, W]
+        weights = self.similarity(scores, self.image_features)
+        mean = image.mean(axis=(1, 2))  # [B, C]
+        scores = jnp.sum(self.text_key(mean) * self.text_query(text), axis=-1)  # [B]
+        weight = self.similarity(scores, self.rank)
+        return weights[..., None] * image, weight[:, None] * text
 
 
 def low_rank(literal: KernelNetwork) -> KernelNetwork:
