@@ -358,6 +358,7 @@ def _context() -> ocp.Context:
         registry.add(ocp.handlers.JsonHandler, checkpointable_name=name)
     context = ocp.Context()
     context.checkpointables.registry = registry
+    context.array.saving.use_compression = False  # 8 % smaller, 3 times the CPU time
     return context
 
 
