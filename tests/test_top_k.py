@@ -60,7 +60,7 @@ def test_duplicates_come_in_row_order(distinct):
 @pytest.mark.parametrize("num_bits", [8, 64])
 def test_chunks_merge_exactly(num_bits, monkeypatch):
     monkeypatch.setattr(top_k, "CHUNK_ROWS", 2048)
-    query, database = random_codes(70, num_bits), random_codes(10_007, num_bits, 1)
+    query, database = random_codes(140, num_bits), random_codes(10_007, num_bits, 1)
     for k in (1, 20, 32, 500):
         assert_same(search(query, database, k), sorted_search(query, database, k))
 

@@ -18,7 +18,7 @@ import numpy as np
 from modal_aware_jax.retrieval.order import code_columns, distance_type
 from modal_aware_jax.retrieval.ranking import padded_rows
 
-QUERY_BLOCK = 32  # queries of one device call
+QUERY_BLOCK = 128  # queries of one device call
 UNROLLED = 128  # population counts in one loop body: more compile for too long
 
 
@@ -50,48 +50,44 @@ def choose_layout(rows: int, words: int, k: int, chunks: int = 1) -> Layout:
 
 
 def _minima(query, database, num_queries, *, layout):
-    """Group minima of all queries.
+    """Minima of all runs of rows, for all queries.
+
+    Nothing but whole words in one loop: on a CPU, narrower types and inner loops
+    made this ten times slower.
 
     Args:
       query: uint32 [QUERY_BLOCK, Wd].
-      database: uint32 [parts, Wd, unroll, groups].
+      database: uint32 [Wd, unroll, parts * groups].
 
     Returns:
-      uint8, uint16 or uint32 [QUERY_BLOCK / queries, groups, queries].
+      uint32 [QUERY_BLOCK / queries, parts * groups], each word the minima of
+      `queries` queries, the first in its lowest bits.
     """
     bits = 32 // layout.queries
-    kind = jnp.dtype(f"uint{bits}")
 
-    def distance(i, part, row):
-        words = range(layout.words)
-        different = (query[i, w] ^ database[part, w, row] for w in words)
+    def distance(i, row):
+        different = (query[i, w] ^ database[w, row] for w in range(layout.words))
         counts = [jax.lax.population_count(x) for x in different]
         return functools.reduce(jnp.add, counts)
 
-    def smallest(i, part):
+    def smallest(i):
         if layout.words * layout.unroll * layout.queries > UNROLLED:
-            different = query[i][:, None, None] ^ database[part]
+            different = query[i][:, None, None] ^ database
             counts = jax.lax.population_count(different).sum(axis=0, dtype=jnp.uint32)
             return counts.min(axis=0)
-        rows = [distance(i, part, row) for row in range(layout.unroll)]
+        rows = [distance(i, row) for row in range(layout.unroll)]
         return functools.reduce(jnp.minimum, rows)
 
     def one(i, table):
-        def add_part(part, best):
-            shared = [
-                smallest(i * layout.queries + lane, part) << jnp.uint32(bits * lane)
-                for lane in range(layout.queries)
-            ]
-            words = functools.reduce(jnp.bitwise_or, shared)
-            lanes = jax.lax.bitcast_convert_type(words, kind)
-            return jnp.minimum(best, lanes.reshape(best.shape))
+        shared = [
+            smallest(i * layout.queries + lane) << jnp.uint32(bits * lane)
+            for lane in range(layout.queries)
+        ]
+        return table.at[i].set(functools.reduce(jnp.bitwise_or, shared))
 
-        far = jnp.full((layout.groups, layout.queries), jnp.iinfo(kind).max, kind)
-        return table.at[i].set(jax.lax.fori_loop(0, layout.parts, add_part, far))
-
-    shape = (QUERY_BLOCK // layout.queries, layout.groups, layout.queries)
+    shape = (QUERY_BLOCK // layout.queries, layout.parts * layout.groups)
     steps = (num_queries + layout.queries - 1) // layout.queries
-    return jax.lax.fori_loop(0, steps, one, jnp.zeros(shape, kind))
+    return jax.lax.fori_loop(0, steps, one, jnp.zeros(shape, jnp.uint32))
 
 
 @functools.lru_cache(maxsize=256)
@@ -100,7 +96,7 @@ def compiled_minima(layout: Layout):
     uint32 = functools.partial(jax.ShapeDtypeStruct, dtype=jnp.uint32)
     lowered = jax.jit(functools.partial(_minima, layout=layout)).lower(
         uint32((QUERY_BLOCK, layout.words)),
-        uint32((layout.parts, layout.words, layout.unroll, layout.groups)),
+        uint32((layout.words, layout.unroll, layout.parts * layout.groups)),
         jax.ShapeDtypeStruct((), jnp.int32),
     )
     try:
@@ -114,7 +110,7 @@ class Chunk(NamedTuple):
 
     columns: list  # for each 32- or 64-bit word, [groups in use, group_rows]
     rows: int  # n; the last group repeats its last row
-    device: jax.Array  # uint32 [parts, Wd, unroll, groups]
+    device: jax.Array  # uint32 [Wd, unroll, parts * groups]
     layout: Layout
     start: int  # first row
 
@@ -125,18 +121,18 @@ def make_chunk(codes: np.ndarray, start: int, layout: Layout) -> Chunk:
     rows_given = len(codes)
     whole = rows_given // size * size
     table = np.empty(
-        (layout.parts, layout.words, layout.unroll, layout.groups), np.uint32
+        (layout.words, layout.unroll, layout.parts, layout.groups), np.uint32
     )
     used = -(-len(codes) // size)
     table[..., used:] = 0
     shape = (-1, layout.parts, layout.unroll, layout.words)
-    table[..., : whole // size] = codes[:whole].reshape(shape).transpose(1, 3, 2, 0)
+    table[..., : whole // size] = codes[:whole].reshape(shape).transpose(3, 2, 1, 0)
     if used * size > whole:  # the last group repeats its last row
         rows = np.minimum(np.arange(whole, used * size), len(codes) - 1)
-        last = codes[rows].reshape(shape).transpose(1, 3, 2, 0)
+        last = codes[rows].reshape(shape).transpose(3, 2, 1, 0)
         table[..., used - 1 : used] = last
         codes = np.concatenate([codes[:whole], codes[rows]])
-    device = jax.device_put(table)
+    device = jax.device_put(table.reshape(layout.words, layout.unroll, -1))
     columns = [column.reshape(used, size) for column in code_columns(codes)]
     return Chunk(columns, rows_given, device, layout, start)
 
@@ -146,12 +142,16 @@ def _group_minima(query, chunk: Chunk) -> np.ndarray:
     layout = chunk.layout
     padded = np.zeros((QUERY_BLOCK, layout.words), np.uint32)
     padded[: len(query)] = query
-    minima = compiled_minima(layout)(padded, chunk.device, np.int32(len(query)))
-    used, steps = len(chunk.columns[0]), -(-len(query) // layout.queries)
-    minima = np.asarray(minima)[:steps, :used].astype(
-        distance_type(layout.words * 32), copy=False
-    )
-    return np.moveaxis(minima, 2, 1).reshape(-1, used)[: len(query)]
+    count = np.int32(len(query))
+    words = np.asarray(compiled_minima(layout)(padded, chunk.device, count))
+    steps = -(-len(query) // layout.queries)
+    minima = words[:steps].view(f"u{4 // layout.queries}")
+    minima = minima.reshape(steps, layout.parts, -1)
+    minima = minima[:, 0] if layout.parts == 1 else minima.min(axis=1)
+    minima = minima.astype(distance_type(layout.words * 32), copy=False)
+    minima = minima.reshape(steps, layout.groups, layout.queries)
+    used = len(chunk.columns[0])
+    return np.moveaxis(minima[:, :used], 2, 1).reshape(-1, used)[: len(query)]
 
 
 def _kth_smallest(minima, k, largest):
