@@ -11,12 +11,11 @@ PYTEST_FLAGS ?= -n 2
 CONFIG ?= configs/shapes.py
 WORKDIR ?= runs/demo
 
-# What the suite's quick second passes run: the tests that build modules.
-MODULE_TESTS ?= $(wildcard $(addprefix tests/,$(addsuffix .py, \
-	test_channel_attention test_compact_bilinear test_concat test_gmu test_head \
-	test_divide_and_encode test_kernel_network test_linen test_mobilenet \
-	test_modal_aware test_multimodal_hashing test_nnx_drop_in test_resnet \
-	test_text_mlp)))
+# What the quick second passes run: the tests that build modules.
+MODULE_TESTS := $(wildcard $(patsubst %,tests/test_%.py, \
+	channel_attention codes compact_bilinear divide_and_encode gmu head \
+	kernel_network linen low_rank_bilinear mobilenet modal_aware \
+	multimodal_hashing nnx_drop_in resnet update))
 
 .PHONY: help setup demo test test-slow test-tree test-py312 lint format \
 	requirements clean
