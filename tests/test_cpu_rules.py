@@ -9,7 +9,10 @@ import pytest
 from flax import nnx
 from jax import lax
 
+from modal_aware_jax.backbones.batch_norm import BatchNorm, batch_norm
 from modal_aware_jax.backbones.depthwise import depthwise_conv
+from modal_aware_jax.backbones.max_pool import max_pool
+from modal_aware_jax.backbones.small_maps import small_map_conv
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 
@@ -119,3 +122,118 @@ def test_nnx_conv_takes_the_rule():
     )
     x = normal(2, 9, 8, 6)
     assert_same([conv(x)], [native(x)])
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("size", [(2, 2), (1, 1), (2, 7), (4, 4), (5, 6)])
+def test_small_maps_equal_native_and_its_gradients(stride, size):
+    x, kernel = normal(3, *size, 4), normal(3, 3, 4, 5)
+    arguments = {"dimension_numbers": NHWC, "out_sharding": None}
+    padding = [(1, 1), (1, 1)]
+    ours, theirs = (
+        values_and_gradients(
+            lambda x, k, f=f: f(x, k, (stride, stride), padding, **arguments), x, kernel
+        )
+        for f in (small_map_conv, lax.conv_general_dilated)
+    )
+    assert_same(ours, theirs)
+
+
+def compiled(f, *arrays):
+    """The names of the operations in f's jaxpr."""
+    return str(jax.make_jaxpr(f)(*arrays))
+
+
+def test_only_small_maps_leave_the_native_convolution():
+    def conv(x, kernel):
+        return small_map_conv(x, kernel, (1, 1), "SAME", dimension_numbers=NHWC)
+
+    kernel = normal(3, 3, 4, 5)
+    assert "concatenate" in compiled(conv, normal(1, 2, 9, 4), kernel)
+    assert "concatenate" not in compiled(conv, normal(1, 3, 9, 4), kernel)
+    pointwise = normal(1, 1, 4, 5)
+    assert "concatenate" not in compiled(conv, normal(1, 1, 1, 4), pointwise)
+
+
+def pool_by_loops(x):
+    x = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-np.inf)
+    h, w = (x.shape[1] - 1) // 2, (x.shape[2] - 1) // 2
+    y = np.empty((len(x), h, w, x.shape[3]), x.dtype)
+    for r, c in np.ndindex(h, w):
+        y[:, r, c] = x[:, 2 * r : 2 * r + 3, 2 * c : 2 * c + 3].max((1, 2))
+    return y
+
+
+SIZES = [(8, 8), (7, 10), (5, 5), (1, 1), (2, 3)]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_max_pool_equals_loops(size):
+    x = normal(2, *size, 3) - 5  # a padding of zeros would win everywhere
+    np.testing.assert_array_equal(max_pool(x), pool_by_loops(x))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_max_pool_gradient_equals_reduce_windows_also_where_values_tie(size):
+    def native(x):
+        padding = ((0, 0), (1, 1), (1, 1), (0, 0))
+        return lax.reduce_window(
+            x, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), padding
+        )
+
+    rectified = np.maximum(normal(2, *size, 3), 0)  # windows of zeros only
+    for x in (normal(2, *size, 3), rectified, np.zeros_like(rectified)):
+        assert_same(
+            values_and_gradients(max_pool, x), values_and_gradients(native, x), 1e-6
+        )
+
+
+def plain_batch_norm(x, scale, bias):
+    mean, var = x.mean((0, 1, 2), keepdims=True), x.var((0, 1, 2), keepdims=True)
+    y = (x - mean) * lax.rsqrt(var + 1e-5)
+    return y * scale[None, None, None] + bias[None, None, None]
+
+
+@pytest.mark.parametrize("shape", [(4, 5, 6, 3), (4, 1, 2, 3), (1, 8, 1, 3)])
+def test_batch_norm_equals_autodiff(shape):
+    x, scale, bias = normal(*shape), normal(3), normal(3) + 1
+    ours = values_and_gradients(lambda *a: batch_norm(*a, 1e-5)[0], x, scale, bias)
+    theirs = values_and_gradients(plain_batch_norm, x, scale, bias)
+    assert_same(ours, theirs, 2e-5)
+
+
+def test_batch_norm_does_not_cancel():
+    x = normal(8, 6, 6, 3) * 0.01 + 1000.0
+    _, mean, var = jax.jit(lambda x: batch_norm(x, jnp.ones(3), jnp.ones(3), 1e-5))(x)
+    exact = x.astype(np.float64)
+    np.testing.assert_allclose(mean, exact.mean((0, 1, 2)), rtol=1e-6)
+    np.testing.assert_allclose(var, exact.var((0, 1, 2)), rtol=1e-2)
+
+
+@pytest.mark.parametrize("dtype", [None, jnp.bfloat16])
+@pytest.mark.parametrize("train", [True, False])
+def test_batch_norm_module_equals_flaxs(dtype, train):
+    x = normal(4, 5, 6, 3) * 2 + 1
+    modules = [
+        kind(3, momentum=0.9, dtype=dtype, rngs=nnx.Rngs(0))
+        for kind in (BatchNorm, nnx.BatchNorm)
+    ]
+    ours, theirs = (m(x, use_running_average=not train) for m in modules)
+    assert_same([ours], [theirs], 1e-2 if dtype else 1e-5)
+    states = [jax.tree.leaves(nnx.to_pure_dict(nnx.state(m))) for m in modules]
+    assert_same(*states, 1e-2 if dtype else 1e-5)
+
+
+def test_batch_norm_module_takes_masks_and_vectors_as_flaxs():
+    x = normal(4, 3)
+    ours, theirs = (
+        kind(3, rngs=nnx.Rngs(0))(x, use_running_average=False)
+        for kind in (BatchNorm, nnx.BatchNorm)
+    )
+    assert_same([ours], [theirs])
+    x, mask = normal(4, 2, 2, 3), np.array([1, 1, 0, 1], bool)[:, None, None, None]
+    ours, theirs = (
+        kind(3, rngs=nnx.Rngs(0))(x, use_running_average=False, mask=mask)
+        for kind in (BatchNorm, nnx.BatchNorm)
+    )
+    assert_same([ours], [theirs])

@@ -3,6 +3,7 @@
 import jax
 from flax import nnx
 
+from modal_aware_jax.backbones.batch_norm import BatchNorm
 from modal_aware_jax.backbones.depthwise import depthwise_conv
 from modal_aware_jax.backbones.pointwise import pointwise_conv
 
@@ -49,7 +50,7 @@ class ConvNorm(nnx.Module):
             dtype=dtype,
             rngs=rngs,
         )
-        self.norm = nnx.BatchNorm(
+        self.norm = BatchNorm(
             features, momentum=0.9, epsilon=1e-5, dtype=dtype, rngs=rngs
         )
 

@@ -3,6 +3,7 @@
 import jax
 from flax import nnx
 
+from modal_aware_jax.backbones.batch_norm import BatchNorm
 from modal_aware_jax.backbones.max_pool import max_pool
 from modal_aware_jax.backbones.small_maps import small_map_conv
 
@@ -23,7 +24,7 @@ class ConvNorm(nnx.Module):
             dtype=dtype,
             rngs=rngs,
         )
-        self.norm = nnx.BatchNorm(
+        self.norm = BatchNorm(
             features, momentum=0.9, epsilon=1e-5, dtype=dtype, rngs=rngs
         )
 
