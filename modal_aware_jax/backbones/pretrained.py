@@ -122,7 +122,7 @@ def _fill(names, path_or_state, function, ignored):
             + "\nBuild the model with the width of the weights."
         )
     for key, value in values.items():  # nothing is changed before all is checked
-        variables[key][...] = value
+        variables[key].set_value(value)
 
 
 def _check_keys(variables, state, function):
