@@ -42,7 +42,7 @@ from modal_aware_jax.data.collection import Collection
 from modal_aware_jax.data.shapes_picture import COLOURS, draw
 
 THING_COUNT_RATES = (0.80, 0.16, 0.04)  # one, two, three things
-ODD_COLOUR_RATE = 0.2
+ODD_COLOUR_RATE = 0.15
 PATTERN_RATE = 0.45  # the largest thing is striped, checked or dotted
 BRICK_RATE = 0.2
 NIGHT_RATE = 0.5

@@ -13,6 +13,8 @@ from PIL import Image, ImageDraw
 
 NOISE = 10  # sensor noise, uniform in -NOISE..NOISE of 255
 CLUTTER = (5, 14)  # unlabelled scraps behind and around the things
+VIVID_RATE = 0.3  # of the scraps have a colour that things have
+GROUND = (138, 134, 128)
 RADII = ((18, 25), (14, 18), (12, 15))  # of one, two, three things, in 1/64 of the side
 APART_PERCENT = 72  # squared distance of two things, of their summed radii squared
 BRIGHTNESS = {"day": (76, 104), "night": (40, 58)}  # percent
@@ -141,7 +143,7 @@ def scale_colour(colour, percent):
 
 def background(rng, size, brick):
     """Two soft colours in patches, behind mortar lines where there is a brick wall."""
-    first, second = (vary(rng, (138, 134, 128), 60) for _ in range(2))
+    first, second = (vary(rng, GROUND, 60) for _ in range(2))
     patches = Image.frombytes("L", (4, 4), rng.randbytes(16))
     patches = patches.resize((size, size), Image.Resampling.BICUBIC)
     picture = Image.new("RGB", (size, size), first)
@@ -157,7 +159,9 @@ def scatter(rng, picture, count):
     size = picture.width
     pen = ImageDraw.Draw(picture, "RGBA")
     for _ in range(count):
-        colour = (*vary(rng, rng.choice(tuple(COLOURS.values())), 40), 150)
+        vivid = rng.random() < VIVID_RATE
+        colour = rng.choice(tuple(COLOURS.values())) if vivid else GROUND
+        colour = (*vary(rng, colour, 45), 150)
         x, y = rng.randrange(size), rng.randrange(size)
         w, h = rng.randint(2, 8) * size // 64, rng.randint(2, 8) * size // 64
         form = rng.choice(("ellipse", "polygon", "line"))
