@@ -442,7 +442,7 @@ def main():
     titles = {
         "map": "MAP over all ranks, all queries (NumPy: some queries, scaled)",
         "search": "Search, all queries, equal threads",
-        "compile": "First calls in a fresh process, 32 queries, N = 193,734, then 194,999",
+        "compile": "First calls, fresh process, 32 queries, N = 193,734, new N 194,999",
         "growth": "How time grows, 64 bits, 24 labels, k = 100",
         "memory": "Peak memory above the inputs, 64 bits, 81 labels",
         "stream": "A file of 64-bit codes, k = 100, against reading it (page cache)",

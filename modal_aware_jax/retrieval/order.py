@@ -14,7 +14,7 @@ import numpy as np
 from modal_aware_jax.retrieval.inputs import Inputs, last_word_mask, relevance_words
 from modal_aware_jax.retrieval.ranking import CHUNK_ROWS, num_threads
 
-BLOCK_ROWS = 2**15  # a place in a block fits 16 bits
+BLOCK_ROWS = 2**16  # a place in a block fits 16 bits
 
 
 def code_columns(codes: np.ndarray, mask: np.ndarray | None = None) -> list[np.ndarray]:
