@@ -89,7 +89,7 @@ class MultiGatedUnit(nnx.Module):
 
         z_m = σ(W_m [x_1; ...; x_M])        h = Σ_m z_m ∘ tanh(V_m x_m)
 
-    The general form of arXiv:1702.01992 (its Fig. 2a). The gates need not sum to one,
+    The general form of arXiv:1702.01992. The gates need not sum to one,
     so with two modalities it is not `GatedMultimodalUnit`.
 
     Args:

@@ -62,7 +62,7 @@ def batch_hard(
 ) -> jax.Array:
     """Mean over anchors of max(0, margin + max_j d_ij − min_k d_ik).
 
-    The farthest positive against the nearest negative (arXiv:1703.07737, eq. 5), over
+    The farthest positive against the nearest negative (arXiv:1703.07737), over
     the anchors that have both.
 
     Args:
