@@ -11,6 +11,7 @@ from flax import nnx
 
 from modal_aware_jax.backbones.text_mlp import TextMLP
 from modal_aware_jax.blocks.modal_aware import ModalAwareBlock, PassThrough
+from modal_aware_jax.hashing.hidden import HiddenLayer, drop
 from modal_aware_jax.models import ImageHashing, MultimodalHashing, TextHashing
 
 
@@ -74,7 +75,8 @@ def test_cached_maps_give_the_same_codes():
     model = network()
     maps = model.backbone.lower(IMAGES, train=False)
     np.testing.assert_array_equal(
-        model.from_maps(maps, TEXT, train=False), model(IMAGES, TEXT, train=False)
+        model.head(model.joint_from_maps(maps, TEXT, train=False)),
+        model(IMAGES, TEXT, train=False),
     )
 
 
@@ -139,3 +141,34 @@ def test_a_training_step_changes_every_parameter(make):
 def test_wrong_text_width_is_refused():
     with pytest.raises(ValueError, match=r"expects text \[B, 9\], got \(5, 8\)"):
         network()(IMAGES, TEXT[:, :8], train=False)
+
+
+def test_a_hidden_layer_needs_randomness_in_training_and_none_in_evaluation():
+    rngs = nnx.Rngs(0)
+    hidden = functools.partial(HiddenLayer, features=8)
+    model = TextHashing(9, 12, text_widths=(16, 7), hidden=hidden, rngs=rngs)
+    joint = model.joint(None, TEXT, train=False)
+    assert joint.shape == (5, 8)
+    np.testing.assert_array_equal(joint, model.joint(None, TEXT, train=False))
+    with pytest.raises(ValueError, match="fresh randomness"):
+        model.joint(None, TEXT, train=True)
+
+    def trained(seed):
+        return model.joint(None, TEXT, train=True, rngs=nnx.Rngs(dropout=seed))
+
+    np.testing.assert_array_equal(trained(1), trained(1))
+    assert np.abs(trained(1) - trained(2)).max() > 0
+
+
+def test_dropout_keeps_the_mean():
+    x = jnp.ones((200, 500))
+    dropped = drop(nnx.Rngs(dropout=0), x, 0.4)
+    assert set(np.unique(dropped).round(4)) == {0.0, np.float32(1 / 0.6).round(4)}
+    assert abs(float(dropped.mean()) - 1.0) < 0.01
+    assert drop(None, x, 0.0) is x
+
+
+def test_the_label_head_is_there_only_when_asked_for():
+    assert unimodal("text").label_head is None
+    model = TextHashing(9, 12, text_widths=(16, 7), num_labels=4, rngs=nnx.Rngs(0))
+    assert model.label_head(model.joint(None, TEXT, train=False)).shape == (5, 4)

@@ -7,6 +7,7 @@ from modal_aware_jax.backbones.text_mlp import TextMLP
 from modal_aware_jax.blocks.modal_aware import ModalAwareBlock
 from modal_aware_jax.fusion.concat import Concat
 from modal_aware_jax.hashing.head import HashHead
+from modal_aware_jax.hashing.hidden import NoHiddenLayer
 
 
 class MultimodalHashing(nnx.Module):
@@ -18,7 +19,7 @@ class MultimodalHashing(nnx.Module):
 
     Source: Zeng et al., "Modal-aware Features for Multimodal Hashing"
     (arXiv:1911.08479), Fig. 5. Block 1's image output replaces the backbone's map:
-    the backbone's upper half reads it.
+    the backbone's upper half reads it. The defaults are the paper's.
 
     Args:
       backbone: a module with `lower(images, *, train)` and `upper(maps, *, train)` and
@@ -30,8 +31,12 @@ class MultimodalHashing(nnx.Module):
         `PassThrough` gives the Concat baseline, `KernelNetwork` and `ChannelAttention`
         the two ablations.
       fusion: constructor `(a_features, b_features, *, rngs)` of what joins the pooled
-        image with the text; its `features` is the width D of the joint vector.
-      dtype: of the computation in the text layers and the head.
+        image with the text; its `features` is the width of the result.
+      hidden: constructor `(in_features, *, rngs)` of a layer before the head, such as
+        `HiddenLayer`.
+      num_labels: L, for a second head that predicts the labels in training; none by
+        default.
+      dtype: of the computation in the text layers and the heads.
       rngs: source of the initial weights.
     """
 
@@ -44,6 +49,8 @@ class MultimodalHashing(nnx.Module):
         text_widths: tuple[int, int] = (8192, 512),
         block=ModalAwareBlock,
         fusion=Concat,
+        hidden=NoHiddenLayer,
+        num_labels: int | None = None,
         dtype=None,
         rngs: nnx.Rngs,
     ):
@@ -53,10 +60,15 @@ class MultimodalHashing(nnx.Module):
         self.block1 = block(backbone.lower_features, wide, rngs=rngs)
         self.block2 = block(backbone.upper_features, narrow, rngs=rngs)
         self.fusion = fusion(backbone.upper_features, narrow, rngs=rngs)
-        self.head = HashHead(self.fusion.features, num_bits, dtype=dtype, rngs=rngs)
+        self.hidden = hidden(self.fusion.features, rngs=rngs)
+        features = self.hidden.features
+        self.head = HashHead(features, num_bits, dtype=dtype, rngs=rngs)
+        self.label_head = nnx.data(None)
+        if num_labels:
+            self.label_head = nnx.Linear(features, num_labels, dtype=dtype, rngs=rngs)
 
     def joint_from_maps(
-        self, maps: jax.Array, text: jax.Array, *, train: bool
+        self, maps: jax.Array, text: jax.Array, *, train: bool, rngs=None
     ) -> jax.Array:
         """Maps conv4 maps [B, h, w, C] and text [B, T] to joint vectors [B, D].
 
@@ -66,20 +78,25 @@ class MultimodalHashing(nnx.Module):
         maps, text = self.block1(maps, text)
         maps = self.backbone.upper(maps, train=train)
         maps, text = self.block2(maps, self.text.narrow(text))
-        return self.fusion(maps.mean(axis=(1, 2)), text)
+        joint = self.fusion(maps.mean(axis=(1, 2)), text)
+        return self.hidden(joint, train=train, rngs=rngs)
 
-    def joint(self, images: jax.Array, text: jax.Array, *, train: bool) -> jax.Array:
+    def joint(
+        self, images: jax.Array, text: jax.Array, *, train: bool, rngs=None
+    ) -> jax.Array:
         """Maps images [B, H, W, 3] and text [B, T] to joint vectors [B, D]."""
         maps = self.backbone.lower(images, train=train)
-        return self.joint_from_maps(maps, text, train=train)
+        return self.joint_from_maps(maps, text, train=train, rngs=rngs)
 
-    def from_maps(self, maps: jax.Array, text: jax.Array, *, train: bool) -> jax.Array:
-        """Maps conv4 maps [B, h, w, C] and text [B, T] to relaxed bits [B, K]."""
-        return self.head(self.joint_from_maps(maps, text, train=train))
-
-    def __call__(self, images: jax.Array, text: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(
+        self, images: jax.Array, text: jax.Array, *, train: bool, rngs=None
+    ) -> jax.Array:
         """Maps images [B, H, W, 3] and text [B, T] to relaxed bits [B, K].
 
         Their tanh is trained; their sign, with 0 counted as +1, is the code.
+
+        Args:
+          train: whether batch norms use the batch and dropout drops.
+          rngs: randomness for dropout, where the network has any.
         """
-        return self.head(self.joint(images, text, train=train))
+        return self.head(self.joint(images, text, train=train, rngs=rngs))

@@ -5,6 +5,7 @@ from flax import nnx
 
 from modal_aware_jax.backbones.text_mlp import TextMLP
 from modal_aware_jax.hashing.head import HashHead
+from modal_aware_jax.hashing.hidden import NoHiddenLayer
 
 
 class ImageHashing(nnx.Module):
@@ -13,32 +14,43 @@ class ImageHashing(nnx.Module):
     With the triplet ranking loss it is the row "DTH" of the papers' tables.
 
     Args:
-      backbone: as for `MultimodalHashing`.
+      backbone: as for `MultimodalHashing`, and so are `hidden` and `num_labels`.
       num_bits: K.
       rngs: source of the initial weights.
     """
 
-    def __init__(self, backbone, num_bits: int, *, dtype=None, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        backbone,
+        num_bits: int,
+        *,
+        hidden=NoHiddenLayer,
+        num_labels: int | None = None,
+        dtype=None,
+        rngs: nnx.Rngs,
+    ):
         self.backbone = backbone
-        self.head = HashHead(backbone.upper_features, num_bits, dtype=dtype, rngs=rngs)
+        self.hidden = hidden(backbone.upper_features, rngs=rngs)
+        features = self.hidden.features
+        self.head = HashHead(features, num_bits, dtype=dtype, rngs=rngs)
+        self.label_head = nnx.data(None)
+        if num_labels:
+            self.label_head = nnx.Linear(features, num_labels, dtype=dtype, rngs=rngs)
 
-    def joint_from_maps(self, maps, text=None, *, train: bool) -> jax.Array:
+    def joint_from_maps(self, maps, text=None, *, train: bool, rngs=None) -> jax.Array:
         """Maps conv4 maps [B, h, w, C] to vectors [B, D]; the text is not read."""
         del text
-        return self.backbone.upper(maps, train=train).mean(axis=(1, 2))
+        pooled = self.backbone.upper(maps, train=train).mean(axis=(1, 2))
+        return self.hidden(pooled, train=train, rngs=rngs)
 
-    def joint(self, images, text=None, *, train: bool) -> jax.Array:
+    def joint(self, images, text=None, *, train: bool, rngs=None) -> jax.Array:
         """Maps images [B, H, W, 3] to vectors [B, D]; the text is not read."""
         maps = self.backbone.lower(images, train=train)
-        return self.joint_from_maps(maps, text, train=train)
+        return self.joint_from_maps(maps, text, train=train, rngs=rngs)
 
-    def from_maps(self, maps, text=None, *, train: bool) -> jax.Array:
-        """Maps conv4 maps [B, h, w, C] to relaxed bits [B, K]."""
-        return self.head(self.joint_from_maps(maps, text, train=train))
-
-    def __call__(self, images, text=None, *, train: bool) -> jax.Array:
+    def __call__(self, images, text=None, *, train: bool, rngs=None) -> jax.Array:
         """Maps images [B, H, W, 3] to relaxed bits [B, K]."""
-        return self.head(self.joint(images, text, train=train))
+        return self.head(self.joint(images, text, train=train, rngs=rngs))
 
 
 class TextHashing(nnx.Module):
@@ -47,7 +59,8 @@ class TextHashing(nnx.Module):
     Args:
       text_features: T.
       num_bits: K.
-      text_widths: features of the two dense layers, as in `MultimodalHashing`.
+      text_widths: features of the two dense layers; this, `hidden` and `num_labels`
+        as in `MultimodalHashing`.
       rngs: source of the initial weights.
     """
 
@@ -57,21 +70,26 @@ class TextHashing(nnx.Module):
         num_bits: int,
         *,
         text_widths: tuple[int, int] = (8192, 512),
+        hidden=NoHiddenLayer,
+        num_labels: int | None = None,
         dtype=None,
         rngs: nnx.Rngs,
     ):
         self.text = TextMLP(text_features, text_widths, dtype=dtype, rngs=rngs)
-        self.head = HashHead(text_widths[1], num_bits, dtype=dtype, rngs=rngs)
+        self.hidden = hidden(text_widths[1], rngs=rngs)
+        features = self.hidden.features
+        self.head = HashHead(features, num_bits, dtype=dtype, rngs=rngs)
+        self.label_head = nnx.data(None)
+        if num_labels:
+            self.label_head = nnx.Linear(features, num_labels, dtype=dtype, rngs=rngs)
 
-    def joint(self, images, text, *, train: bool) -> jax.Array:
-        """Maps text [B, T] to vectors [B, D]; the images are not read."""
-        del images, train
-        return self.text(text)
+    def joint(self, images, text, *, train: bool, rngs=None) -> jax.Array:
+        """Maps text [B, T] to vectors [B, D]; the images, or maps, are not read."""
+        del images
+        return self.hidden(self.text(text), train=train, rngs=rngs)
 
     joint_from_maps = joint
 
-    def __call__(self, images, text, *, train: bool) -> jax.Array:
+    def __call__(self, images, text, *, train: bool, rngs=None) -> jax.Array:
         """Maps text [B, T] to relaxed bits [B, K]; the images are not read."""
-        return self.head(self.joint(images, text, train=train))
-
-    from_maps = __call__
+        return self.head(self.joint(images, text, train=train, rngs=rngs))

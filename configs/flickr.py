@@ -1,0 +1,106 @@
+"""MIR-Flickr 25k: photographs with their tags, 24 labels.
+
+    python -m modal_aware_jax.main --config=configs/flickr.py --config.data.dir=FOLDER
+
+FOLDER holds the official archives, zipped or extracted, and may hold the tag vocabulary
+(`tag_vocabulary_*.txt`). MobileNetV2's ImageNet weights are looked for in the folder, in
+the folders above it and in a folder `weights` in any of these; ResNet-18 with
+torchvision's weights: --config=configs/flickr.py:backbone=resnet18.
+
+The quick variant keeps the backbone frozen and computes its lower maps once:
+
+    python -m modal_aware_jax.main --config=configs/flickr.py:variant=quick \\
+        --config.data.dir=FOLDER
+
+Arguments after the colon, each optional: variant=full|quick, method=NAME, bits=K,
+seed=S, backbone=mobilenet_v2|resnet18. Methods: modal_aware (recommended),
+modal_aware_paper (the literal form), modal_aware_low_rank (the same functions, fewer
+weights), no_kernel, no_attention, concat, image, text. Measured results are in
+README.md.
+"""
+
+from ml_collections import ConfigDict
+
+WEIGHTS = {
+    "mobilenet_v2": "mobilenet_v2_imagenet_tf.safetensors",
+    "resnet18": "resnet18.safetensors",
+}
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """The config of one run; see the module's docstring for `arg`."""
+    choice = {
+        "variant": "full",
+        "method": "modal_aware",
+        "bits": "64",
+        "seed": "0",
+        "backbone": "mobilenet_v2",
+    }
+    given = dict(pair.split("=", 1) for pair in arg.split(",") if pair)
+    unknown = sorted(given.keys() - choice.keys())
+    if unknown:
+        raise ValueError(f"configs/flickr.py knows {sorted(choice)}, not {unknown}.")
+    choice |= given
+    mobilenet = choice["backbone"] == "mobilenet_v2"
+    config = ConfigDict(
+        {
+            "seed": int(choice["seed"]),
+            "data": {
+                "source": "flickr25k",
+                "dir": "",
+                "options": {"num_labels": 24, "on_problem": "skip"},
+                "image_size": 160,
+                "num_queries": 2000,
+                "num_train": 10_000,
+                "num_validation": 1000,
+                "split_seed": 0,
+            },
+            "backbone": {
+                "name": choice["backbone"],
+                # These weights have their norms folded in: see backbones/mobilenet.py.
+                "options": {"freeze_norm": True} if mobilenet else {},
+                "weights": WEIGHTS[choice["backbone"]],
+                "frozen_blocks": 7 if mobilenet else 1,
+            },
+            "model": {
+                "method": choice["method"],
+                "num_bits": int(choice["bits"]),
+                "text_widths": (1024, 512),
+                "hidden_features": 512,
+            },
+            "loss": {
+                "name": "triplet_ranking",
+                "options": {"margin": 2.0},
+                "label_weight": 0.3,
+            },
+            "optimizer": {
+                "learning_rate": 1e-3,
+                "backbone_learning_rate": 1e-4,
+                "weight_decay": 1e-5,
+                "schedule": "cosine",
+                "decay_every_epochs": 20,
+                "warmup_steps": 30,
+            },
+            "training": {
+                "num_epochs": 12,
+                "batch_size": 100,
+                "word_dropout": 0.3,
+                "cached_maps": False,
+                "map_crop": 0,
+                "cache_dir": "",
+                "checkpoint_steps": 50,
+                "workers": 0,
+            },
+        }
+    )
+    if choice["method"] == "modal_aware_paper":
+        config.model.text_widths = (8192, 512)
+    if choice["variant"] == "quick":
+        config.data.image_size = 192
+        config.backbone.frozen_blocks = 19 if mobilenet else 9
+        config.training.cached_maps = True
+        config.training.map_crop = 8
+        config.training.checkpoint_steps = 0
+    elif choice["variant"] != "full":
+        raise ValueError(f"variant is full or quick, not {choice['variant']!r}.")
+    return config

@@ -1,0 +1,65 @@
+"""Your own collection: a folder of images and one table of image, text and labels.
+
+    python -m modal_aware_jax.main --config=configs/folder.py \\
+        --config.data.dir=FOLDER --workdir=runs/mine
+
+The folder holds the images and one `.csv`, `.jsonl` or `.parquet` file with the columns
+`image` (path inside the folder), `text` (free text or tags) and `labels`.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """The config of one run; `arg` is `method=NAME,bits=K,seed=S`, each optional."""
+    choice = {"method": "modal_aware", "bits": "64", "seed": "0"}
+    choice.update(pair.split("=", 1) for pair in arg.split(",") if pair)
+    return ConfigDict(
+        {
+            "seed": int(choice["seed"]),
+            "data": {
+                "source": "folder",
+                "dir": "",
+                "options": {"on_problem": "stop"},
+                "image_size": 128,
+                "num_queries": 500,
+                "num_train": 2000,
+                "num_validation": 200,
+                "split_seed": 0,
+            },
+            "backbone": {
+                "name": "resnet18",
+                "options": {"width": 32},
+                "weights": "",
+                "frozen_blocks": 0,
+            },
+            "model": {
+                "method": choice["method"],
+                "num_bits": int(choice["bits"]),
+                "text_widths": (1024, 512),
+                "hidden_features": 0,
+            },
+            "loss": {
+                "name": "triplet_ranking",
+                "options": {"margin": 2.0},
+                "label_weight": 0.0,
+            },
+            "optimizer": {
+                "learning_rate": 1e-3,
+                "backbone_learning_rate": 1e-3,
+                "weight_decay": 1e-5,
+                "schedule": "cosine",
+                "decay_every_epochs": 20,
+                "warmup_steps": 30,
+            },
+            "training": {
+                "num_epochs": 20,
+                "batch_size": 100,
+                "word_dropout": 0.1,
+                "cached_maps": False,
+                "map_crop": 0,
+                "checkpoint_steps": 0,
+                "workers": 0,
+            },
+        }
+    )

@@ -1,0 +1,96 @@
+"""Encoding pairs of an experiment: one jitted forward pass for every mode."""
+
+import jax
+import numpy as np
+from flax import nnx
+
+from modal_aware_jax.build import Experiment
+from modal_aware_jax.data import pipeline
+from modal_aware_jax.hashing.encode import encode
+from modal_aware_jax.training.cache import frozen_maps
+from modal_aware_jax.training.progress import ProgressBar
+
+
+class Encoder:
+    """Encodes pairs by their positions; compiled once, for any weights of the model.
+
+    Args:
+      experiment: as built from the config.
+      maps: cached maps [N, 2, h, w, C] of the frozen lower half, or None.
+    """
+
+    def __init__(self, experiment: Experiment, maps: np.ndarray | None = None):
+        self.experiment = experiment
+        self.maps = maps
+        graphdef, _ = nnx.split(experiment.model)
+
+        @jax.jit
+        def relaxed(variables, batch):
+            return experiment.relaxed(nnx.merge(graphdef, *variables), batch)
+
+        self._relaxed = relaxed
+
+    def __call__(self, variables, positions: np.ndarray, *, label=None) -> np.ndarray:
+        """Packed codes uint32 [len(positions), Wd], in the order of the positions.
+
+        Args:
+          variables: one or several pure dicts that together fill the model.
+          positions: in the collection.
+          label: of a progress bar; none is shown without.
+        """
+        if self.maps is None:
+            batches = pipeline.eval_batches(
+                self.experiment.collection,
+                positions,
+                batch_size=self.experiment.batch_size,
+                image_size=self.experiment.image_size,
+                workers=self.experiment.workers,
+            )
+        else:
+            batches = pipeline.cached_eval_batches(
+                self.maps,
+                self.experiment.collection,
+                positions,
+                batch_size=self.experiment.batch_size,
+            )
+
+        def relaxed(batch):
+            arrays = {name: batch[name] for name in ("image", "text")}
+            return self._relaxed(variables, arrays)
+
+        if label is None:
+            return encode(relaxed, batches)[0]
+        with ProgressBar(len(positions), label=label) as bar:
+            done = 0
+
+            def progress(count):
+                nonlocal done
+                done += count
+                bar.update(done, "")
+
+            return encode(relaxed, batches, progress=progress)[0]
+
+
+def lower_maps(experiment: Experiment) -> np.ndarray | None:
+    """The maps of the frozen lower half, from disk where they were computed before."""
+    if not experiment.cached_maps:
+        return None
+    if not hasattr(experiment.model, "backbone"):
+        return None  # text alone has no maps
+    graphdef, state = nnx.split(experiment.model)
+
+    @jax.jit
+    def lower(state, images):
+        backbone = nnx.merge(graphdef, state).backbone
+        return backbone.lower(experiment.normalize(images), train=False)
+
+    # The rest trains on: the maps must not seem to depend on it.
+    weights, _ = nnx.split_state(state, lambda path, _: experiment.is_lower(path), ...)
+    return frozen_maps(
+        experiment.collection,
+        lambda images: lower(state, images),
+        nnx.to_pure_dict(weights),
+        path=experiment.cache_dir,
+        image_size=experiment.image_size,
+        workers=experiment.workers,
+    )

@@ -1,0 +1,124 @@
+"""A checkpoint against a split: metrics, curves and a page of examples."""
+
+import json
+import pathlib
+
+import numpy as np
+from flax import nnx
+
+from modal_aware_jax.build import Experiment
+from modal_aware_jax.modes.encoder import Encoder, lower_maps
+from modal_aware_jax.report import write_report
+from modal_aware_jax.retrieval.codes_file import read_codes
+from modal_aware_jax.retrieval.evaluate import evaluate
+from modal_aware_jax.retrieval.top_k import search
+from modal_aware_jax.training.checkpoint import load_model
+
+NUM_EXAMPLES = 8
+NUM_RESULTS = 10
+
+
+def load_run(experiment: Experiment, workdir: pathlib.Path, step="latest"):
+    """Fills the experiment's model from a run's checkpoint -> the run's record."""
+    return load_model(experiment.model, workdir / "checkpoints", step=step)
+
+
+def evaluate_run(experiment: Experiment, workdir: pathlib.Path, *, step="latest"):
+    """Evaluates a run's checkpoint on its test queries and writes its report.
+
+    Args:
+      experiment: built from the config the run was trained with.
+      workdir: the run's directory.
+      step: 'latest' (the default and the protocol), 'best' or a step.
+    """
+    record = load_run(experiment, workdir, step)
+    encoder = Encoder(experiment, lower_maps(experiment))
+    _, state = nnx.split(experiment.model)
+    variables = (nnx.to_pure_dict(state),)
+    return report_run(experiment, encoder, variables, workdir, record.get("history"))
+
+
+def report_run(experiment, encoder, variables, workdir, history=None) -> dict:
+    """Encodes queries and database once and writes `report/` and the codes.
+
+    Returns:
+      `retrieval.evaluate.evaluate`'s result for the test queries.
+    """
+    pairs, parts = experiment.collection, experiment.split
+    query = encoder(variables, parts.query, label="encode the queries")
+    database = encoder(variables, parts.database, label="encode the database")
+    results = evaluate(
+        query,
+        database,
+        pairs.labels[parts.query],
+        pairs.labels[parts.database],
+        num_bits=experiment.num_bits,
+    )
+    directory = workdir / "report"
+    write_report(
+        directory,
+        {experiment.name: results},
+        examples=list(examples(pairs, parts, query, database)),
+        title=f"{experiment.name} on {pairs.name}, {experiment.num_bits} bits",
+    )
+    np.savez_compressed(
+        workdir / "codes.npz",
+        query=query,
+        database=database,
+        query_ids=pairs.ids[parts.query],
+        database_ids=pairs.ids[parts.database],
+        query_labels=pairs.labels[parts.query],
+        database_labels=pairs.labels[parts.database],
+        num_bits=experiment.num_bits,
+    )
+    if history:
+        text = json.dumps({"history": history}, indent=1)
+        (directory / "history.json").write_text(text)
+    return results
+
+
+def examples(pairs, parts, query, database):
+    """A few queries with what they find, for the report's page."""
+    chosen = np.linspace(0, len(query) - 1, min(NUM_EXAMPLES, len(query))).astype(int)
+    distances, ids = search(query[chosen], database, NUM_RESULTS)
+    for row, position in enumerate(parts.query[chosen]):
+        found = parts.database[ids[row]]
+        relevant = (pairs.labels[found] & pairs.labels[position]).any(axis=1)
+        yield {
+            "query": shown(pairs, position),
+            "results": [
+                (*shown(pairs, f), int(d), bool(r))
+                for f, d, r in zip(found, distances[row], relevant, strict=True)
+            ],
+        }
+
+
+def shown(pairs, position) -> tuple[bytes, str, list[str]]:
+    """Image, caption and label names of a pair."""
+    labels = [
+        name
+        for name, has in zip(pairs.label_names, pairs.labels[position], strict=True)
+        if has
+    ]
+    return pairs.images[int(position)], pairs.captions[int(position)], labels
+
+
+def evaluate_codes_file(path: pathlib.Path, workdir: pathlib.Path) -> dict:
+    """Evaluates codes made elsewhere and writes `report/` without examples.
+
+    Args:
+      path: an `.npz` file as `retrieval.read_codes` describes it.
+      workdir: where the report goes.
+    """
+    codes = read_codes(path)
+    results = evaluate(
+        codes.query,
+        codes.database,
+        codes.query_labels,
+        codes.database_labels,
+        num_bits=codes.num_bits,
+    )
+    write_report(
+        workdir / "report", {path.stem: results}, title=f"Codes of {path.name}"
+    )
+    return results

@@ -1,0 +1,109 @@
+"""An image, a text, or both against an encoded collection."""
+
+import io
+import pathlib
+
+import jax
+import numpy as np
+from flax import nnx
+from PIL import Image, UnidentifiedImageError
+
+from modal_aware_jax.build import Experiment
+from modal_aware_jax.data import pipeline, text
+from modal_aware_jax.hashing.encode import encode
+from modal_aware_jax.modes.encode import encode_collection
+from modal_aware_jax.modes.evaluate import load_run, shown
+from modal_aware_jax.report import result_picture
+from modal_aware_jax.retrieval.top_k import search
+
+
+def search_run(
+    experiment: Experiment,
+    workdir: pathlib.Path,
+    *,
+    image: pathlib.Path | None = None,
+    words: str = "",
+    k: int = 10,
+) -> list[dict]:
+    """Encodes a query with a run's checkpoint and ranks the collection by it.
+
+    The collection is encoded on first use (`encoded.npz` in the workdir). A picture of
+    the result goes to `search.png` there.
+
+    Args:
+      experiment: built from the config the run was trained with; `cached_maps` off.
+      workdir: the run's directory.
+      image: an image file; None: a grey image stands for "no image".
+      words: tags or text; words outside the vocabulary are named in the output.
+      k: how many results.
+
+    Returns:
+      k dicts of rank, id, distance, caption and labels, nearest first.
+    """
+    if image is None and not words.strip():
+        raise ValueError(
+            "search: give an image with --image, a text with --text, or both."
+        )
+    load_run(experiment, workdir)
+    pairs = experiment.collection
+    encoded = workdir / "encoded.npz"
+    if not encoded.exists():
+        encode_collection(experiment, workdir, output=encoded)
+    with np.load(encoded) as saved:
+        database, ids = saved["codes"], saved["ids"]
+    if not np.array_equal(ids, pairs.ids):
+        raise ValueError(
+            f"search: {encoded} holds the codes of another collection. Delete it, or "
+            "use the data the run was trained with."
+        )
+    size = experiment.image_size
+    pixels = _read(image, size) if image else np.full((size, size, 3), 128, np.uint8)
+    bag = _bag(pairs, words)
+    batch = {
+        "image": pixels[None],
+        "text": bag[None].astype(np.float32),
+        "index": np.zeros(1, np.int32),
+    }
+    graphdef, state = nnx.split(experiment.model)
+    relaxed = jax.jit(
+        lambda state, batch: experiment.relaxed(nnx.merge(graphdef, state), batch)
+    )
+    query, _ = encode(lambda batch: relaxed(state, batch), [batch])
+    distances, found = search(query, database, k)
+    results = [
+        (*shown(pairs, f), int(d), None)
+        for f, d in zip(found[0], distances[0], strict=True)
+    ]
+    png = io.BytesIO()
+    Image.fromarray(pixels).save(png, "PNG")
+    result_picture((png.getvalue(), words, []), results, workdir / "search.png")
+    return [
+        {
+            "rank": rank,
+            "id": str(pairs.ids[f]),
+            "distance": int(d),
+            "caption": pairs.captions[int(f)],
+            "labels": shown(pairs, f)[2],
+        }
+        for rank, (f, d) in enumerate(zip(found[0], distances[0], strict=True), 1)
+    ]
+
+
+def _read(path, size):
+    try:
+        return pipeline.resize(pipeline.decode(path.read_bytes()), size)
+    except (OSError, UnidentifiedImageError) as error:
+        raise ValueError(
+            f"search: {path} cannot be read as an image ({error}). Give a JPEG or PNG "
+            "file with --image."
+        ) from error
+
+
+def _bag(pairs, words):
+    """The bag of words of a text, [T]; names the words that the model never saw."""
+    tokens = text.tokenize(words)
+    position = {word: i for i, word in enumerate(pairs.vocabulary)}
+    unknown = [token for token in tokens if token not in position]
+    if unknown:
+        print(f"Not in the vocabulary, so not searched for: {', '.join(unknown)}")
+    return text.bag_of_words([tokens], pairs.vocabulary)[0]
