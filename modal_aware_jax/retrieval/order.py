@@ -99,17 +99,22 @@ def grades_of(words, columns, same_class: bool, num_grades: int) -> np.ndarray:
     """Grades [N] of all rows for one query: bool, or the number of shared labels."""
     if same_class:
         return columns[0] == words[0]
-    shared = [
-        column & word for word, column in zip(words, columns, strict=True) if word
-    ]
-    if num_grades == 2:
-        if not shared:
-            return np.zeros(len(columns[0]), bool)
-        return functools.reduce(np.bitwise_or, shared) != 0
-    total = np.zeros(len(columns[0]), np.uint8 if num_grades <= 256 else np.uint16)
-    for part in shared:
-        total += np.bitwise_count(part)
+    wanted = [(w, column) for w, column in zip(words, columns, strict=True) if w]
+    binary = num_grades == 2
+    total = np.zeros(len(columns[0]), bool if binary else _grade_type(num_grades))
+    for start in range(0, len(total), BLOCK_ROWS):
+        block = slice(start, start + BLOCK_ROWS)
+        shared = [column[block] & word for word, column in wanted]
+        if binary and shared:
+            total[block] = functools.reduce(np.bitwise_or, shared) != 0
+        elif not binary:
+            for part in shared:
+                total[block] += np.bitwise_count(part)
     return total
+
+
+def _grade_type(num_grades: int):
+    return np.uint8 if num_grades <= 256 else np.uint16
 
 
 def map_ranked(
