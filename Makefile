@@ -25,8 +25,9 @@ help: ## list the targets
 
 setup: $(STAMP) ## make the virtual environment
 
-demo: $(STAMP) ## train, evaluate and report on the embedded shapes data
-	$(BIN)/python -m modal_aware_jax.main --config=$(CONFIG) --workdir=$(WORKDIR)
+demo: $(STAMP) ## train and compare three models on the embedded shapes data
+	$(BIN)/python -m modal_aware_jax.compare --config=$(CONFIG) \
+		--methods=modal_aware,image,text --bits=32 --seeds=0 --workdir=$(WORKDIR)
 
 test: lint ## lint, then the tests but the slow ones
 	$(PYTEST) $(PYTEST_FLAGS) -m "not slow"

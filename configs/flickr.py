@@ -2,10 +2,10 @@
 
     python -m modal_aware_jax.main --config=configs/flickr.py --config.data.dir=FOLDER
 
-FOLDER holds the official archives, zipped or extracted, and may hold the tag vocabulary
-(`tag_vocabulary_*.txt`). MobileNetV2's ImageNet weights are looked for in the folder, in
-the folders above it and in a folder `weights` in any of these; ResNet-18 with
-torchvision's weights: --config=configs/flickr.py:backbone=resnet18.
+FOLDER holds the official archives, zipped or extracted, and may hold the tag
+vocabulary (`tag_vocabulary_*.txt`). MobileNetV2's ImageNet weights are looked for in
+the folder, in the folders above it and in a folder `weights` in any of these. For
+ResNet-18 with torchvision's weights: --config=configs/flickr.py:backbone=resnet18.
 
 The quick variant keeps the backbone frozen and computes its lower maps once:
 
