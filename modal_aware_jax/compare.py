@@ -13,6 +13,7 @@ import csv
 import hashlib
 import itertools
 import json
+import os
 import pathlib
 import platform
 import subprocess
@@ -149,8 +150,8 @@ def markdown(rows: list[dict], first: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def provenance(config) -> dict:
-    """What made the numbers: config, versions, hardware, and the commit if known."""
+def provenance() -> dict:
+    """What made the numbers: versions, hardware, and the commit if known."""
     import flax
     import jax
 
@@ -166,25 +167,19 @@ def provenance(config) -> dict:
         commit = None
     return {
         "commit": commit,
-        "config": config.to_dict(),
         "python": platform.python_version(),
         "jax": jax.__version__,
         "flax": flax.__version__,
         "devices": [device.device_kind for device in jax.devices()],
-        "machine": f"{platform.machine()}, {_cores()} cores",
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
     }
-
-
-def _cores() -> int:
-    import os
-
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
 
 
 def write_summary(directory: pathlib.Path, rows, methods, config) -> str:
     """Writes `comparison.json`, `.csv` and `.md` -> the Markdown table."""
     directory.mkdir(parents=True, exist_ok=True)
-    record = {"rows": rows, "provenance": provenance(config)}
+    made = {**provenance(), "config": config.to_dict()}
+    record = {"rows": rows, "provenance": made}
     text = json.dumps(record, indent=1, default=str)
     (directory / "comparison.json").write_text(text)
     with open(directory / "comparison.csv", "w", newline="") as file:
