@@ -2,7 +2,7 @@
 
 On CPU, XLA runs the two gradients of a depthwise 3x3 convolution as convolutions with
 as many groups as channels: [100, 12, 12, 576] takes about two seconds, which makes
-MobileNetV2 untrainable there. As nine shifted multiply-adds it is 20 to 40 times
+MobileNetV2 untrainable there. As nine shifted multiply-adds it is 20 to 25 times
 faster (`benchmarks/cpu_rules.py`), and the same numbers up to summation order. Other
 platforms keep the native convolution.
 """

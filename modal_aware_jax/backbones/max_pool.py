@@ -2,7 +2,7 @@
 
 XLA's CPU backend scatters the gradient of `reduce_window` window by window, one value
 at a time. Here every output position names the winner of its window, and the input's
-four phases (even or odd row, even or odd column) collect from one, two or four of them
+four phases (even or odd row and column) collect from one, two or four of them
 (`benchmarks/cpu_rules.py`). Other platforms keep the native gradient.
 """
 

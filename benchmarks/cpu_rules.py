@@ -1,0 +1,190 @@
+"""What the CPU rules of `modal_aware_jax/backbones` bring, in one alternating run.
+
+    JAX_PLATFORMS=cpu python benchmarks/cpu_rules.py [--rounds=5] [--network]
+
+Every row times forward plus backward, compiled, at shapes that MobileNetV2 (192
+pixels, batch 100) and ResNet-18 (64 and 224 pixels) meet. The two sides take turns; the
+table has each one's fastest round and their ratio. `--clock=cpu` counts the process's
+CPU time instead of the wall's, for machines that do other work. `--network` adds whole
+gradients of both networks.
+"""
+
+import argparse
+import functools
+import time
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import lax
+
+from modal_aware_jax.backbones import batch_norm as batch_norm_rule
+from modal_aware_jax.backbones import depthwise, max_pool, mobilenet, resnet, small_maps
+
+NHWC = ("NHWC", "HWIO", "NHWC")
+
+
+def normal(*shape):
+    generator = np.random.default_rng(sum(shape))
+    return jnp.asarray(generator.normal(size=shape), jnp.float32)
+
+
+def gradient(f):
+    """Forward and backward of f as one compiled function of (cotangent, *arrays)."""
+
+    def both(g, *arrays):
+        y, vjp = jax.vjp(f, *arrays)
+        return y, vjp(g)
+
+    return jax.jit(both)
+
+
+def depthwise_pair(batch, size, channels, stride):
+    def conv(f, x, kernel):
+        return f(
+            x,
+            kernel,
+            (stride, stride),
+            "SAME",
+            feature_group_count=channels,
+            dimension_numbers=NHWC,
+        )
+
+    arrays = normal(batch, size, size, channels), normal(3, 3, 1, channels)
+    plain = functools.partial(conv, lax.conv_general_dilated)
+    return plain, functools.partial(conv, depthwise.depthwise_conv), arrays
+
+
+def small_map_pair(batch, size, in_features, features, stride):
+    def conv(f, x, kernel):
+        padding = [(1, 1), (1, 1)]
+        return f(x, kernel, (stride, stride), padding, dimension_numbers=NHWC)
+
+    arrays = normal(batch, size, size, in_features), normal(3, 3, in_features, features)
+    plain = functools.partial(conv, lax.conv_general_dilated)
+    return plain, functools.partial(conv, small_maps.small_map_conv), arrays
+
+
+def max_pool_pair(batch, size, channels):
+    def plain(x):
+        padding = ((0, 0), (1, 1), (1, 1), (0, 0))
+        return lax.reduce_window(
+            x, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), padding
+        )
+
+    return plain, max_pool.max_pool, (normal(batch, size, size, channels),)
+
+
+def batch_norm_pair(batch, size, channels):
+    def train(kind, x, scale, bias):
+        norm = kind(channels, rngs=nnx.Rngs(0))
+        norm.scale[...], norm.bias[...] = scale, bias
+        return jax.nn.relu(norm(x, use_running_average=False))
+
+    arrays = normal(batch, size, size, channels), normal(channels), normal(channels)
+    return (
+        functools.partial(train, nnx.BatchNorm),
+        functools.partial(train, batch_norm_rule.BatchNorm),
+        arrays,
+    )
+
+
+ROWS = {
+    "depthwise 100x12x12x576": (depthwise_pair, 100, 12, 576, 1),
+    "depthwise 100x12x12x576, stride 2": (depthwise_pair, 100, 12, 576, 2),
+    "depthwise 100x6x6x960": (depthwise_pair, 100, 6, 960, 1),
+    "3x3 16x2x2x512": (small_map_pair, 16, 2, 512, 512, 1),
+    "3x3 16x4x4x256 to 512, stride 2": (small_map_pair, 16, 4, 256, 512, 2),
+    "max pool 8x112x112x64": (max_pool_pair, 8, 112, 64),
+    "max pool 16x32x32x64": (max_pool_pair, 16, 32, 64),
+    "batch norm 8x56x56x64": (batch_norm_pair, 8, 56, 64),
+    "batch norm 16x16x16x64": (batch_norm_pair, 16, 16, 64),
+    "batch norm 100x12x12x576": (batch_norm_pair, 100, 12, 576),
+}
+
+
+def plain_max_pool(x):
+    return nnx.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+
+
+def without_rules():
+    """Replaces every rule by the native operation while a network is built and run."""
+    stack = mock.patch.multiple(
+        resnet,
+        small_map_conv=lax.conv_general_dilated,
+        max_pool=plain_max_pool,
+        BatchNorm=nnx.BatchNorm,
+    )
+    other = mock.patch.multiple(
+        mobilenet, depthwise_conv=lax.conv_general_dilated, BatchNorm=nnx.BatchNorm
+    )
+    return stack, other
+
+
+def network_gradient(kind):
+    model = nnx.jit(lambda: kind(rngs=nnx.Rngs(0)))()
+    graphdef, params, rest = nnx.split(model, nnx.Param, ...)
+    params, rest = nnx.to_pure_dict(params), nnx.to_pure_dict(rest)
+
+    def loss(params, images):
+        maps = nnx.merge(graphdef, params, rest)(images, train=True)
+        return sum((m**2).mean() for m in maps.values())
+
+    return jax.jit(jax.grad(loss)), params
+
+
+def network_pair(kind, batch, size):
+    """The two compiled gradients and their arguments."""
+    images = normal(batch, size, size, 3)
+    fast, params = network_gradient(kind)
+    jax.block_until_ready(fast(params, images))
+    patches = without_rules()
+    with patches[0], patches[1]:
+        plain, _ = network_gradient(kind)
+        jax.block_until_ready(plain(params, images))  # compiled while patched
+    return plain, fast, (params, images)
+
+
+NETWORKS = {
+    "ResNet-18 gradient, 64 pixels, batch 16": (resnet.ResNet18, 16, 64),
+    "ResNet-18 gradient, 224 pixels, batch 8": (resnet.ResNet18, 8, 224),
+    "MobileNetV2 gradient, 128 pixels, batch 8": (mobilenet.MobileNetV2, 8, 128),
+}
+
+
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+
+
+def report(name, plain, fast, arrays, options):
+    clock = CLOCKS[options.clock]
+
+    def seconds(f):
+        start = clock()
+        jax.block_until_ready(f(*arrays))
+        return clock() - start
+
+    seconds(plain), seconds(fast)  # compile
+    times = [(seconds(plain), seconds(fast)) for _ in range(options.rounds)]
+    a, b = (min(column) * 1e3 for column in zip(*times, strict=True))
+    print(f"| {name} | {a:.1f} | {b:.1f} | {a / b:.1f}x |", flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--clock", choices=CLOCKS, default="wall")
+    parser.add_argument("--network", action="store_true")
+    options = parser.parse_args()
+    print("| forward and backward, ms | native | rule | ratio |\n|---|---|---|---|")
+    for name, (pair, *shape) in ROWS.items():
+        plain, fast, arrays = pair(*shape)
+        g = normal(*jax.eval_shape(plain, *arrays).shape)
+        report(name, gradient(plain), gradient(fast), (g, *arrays), options)
+    for name, network in NETWORKS.items() if options.network else ():
+        report(name, *network_pair(*network), options)
+
+
+if __name__ == "__main__":
+    main()
