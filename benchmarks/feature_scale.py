@@ -87,8 +87,8 @@ def main():
     weights = "ImageNet weights" if args.weights else "random weights"
     (where / "feature_scale.md").write_text(
         "# Features after every stage\n\nMade by `benchmarks/feature_scale.py` at "
-        f"commit {made['commit']}, jax {made['jax']}, {weights}, {args.wide:,} wide text "
-        f"features, seed 0.\n\n{table}\n"
+        f"commit {made['commit']}, jax {made['jax']}, {weights}, "
+        f"{args.wide:,} wide text features, seed 0.\n\n{table}\n"
     )
 
 

@@ -88,6 +88,8 @@ def get_config(arg: str = "") -> ConfigDict:
                 "cached_maps": False,
                 "map_crop": 0,
                 "cache_dir": "",
+                # Validation queries search so many pairs each epoch; 0: all others.
+                "validation_database": 2000,
                 "checkpoint_steps": 50,
                 "workers": 0,
             },

@@ -58,6 +58,8 @@ def get_config(arg: str = "") -> ConfigDict:
                 "word_dropout": 0.1,
                 "cached_maps": False,
                 "map_crop": 0,
+                # Validation queries search so many pairs each epoch; 0: all others.
+                "validation_database": 0,
                 "checkpoint_steps": 0,
                 "workers": 0,
             },

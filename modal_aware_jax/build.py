@@ -170,6 +170,7 @@ class Experiment:
     cached_maps: bool
     cache_dir: pathlib.Path
     checkpoint_steps: int | None
+    validation_database: int | None
     workers: int
 
 
@@ -409,6 +410,7 @@ def experiment(config, pairs: Collection | None = None) -> Experiment:
         cached_maps=cached,
         cache_dir=pathlib.Path(training.get("cache_dir", "") or _user_cache()),
         checkpoint_steps=training.checkpoint_steps or None,
+        validation_database=training.validation_database or None,
         workers=training.workers,
     )
 

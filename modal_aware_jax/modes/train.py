@@ -50,7 +50,7 @@ def train(experiment: Experiment, workdir: pathlib.Path) -> dict:
         experiment.model, experiment.is_trained
     )
     encoder = Encoder(experiment, maps)
-    searched = np.setdiff1d(parts.database, parts.validation)
+    searched = validation_database(parts, experiment.validation_database)
 
     def validate(state):
         variables = (state.params, state.stats)
@@ -78,3 +78,12 @@ def train(experiment: Experiment, workdir: pathlib.Path) -> dict:
     )
     variables = (fitted.state.params, fitted.state.stats)
     return report_run(experiment, encoder, variables, workdir, fitted.history)
+
+
+def validation_database(parts: protocol.Split, size: int | None) -> np.ndarray:
+    """What the validation queries search: the database without them, or some of it."""
+    searched = np.setdiff1d(parts.database, parts.validation)
+    if size is None or size >= len(searched):
+        return searched
+    chosen = np.random.RandomState(0).permutation(len(searched))[:size]
+    return np.sort(searched[chosen])
