@@ -27,7 +27,10 @@ Pictures. Large things on a blurred two-coloured ground or a brick wall, under a
 or a night's light, with translucent scraps before and behind, and sensor noise.
 
 Every pair has a label, 3.4 on average, and two random pairs share one with probability
-.50, which is about the MAP of a random ranking.
+.50, which is about the MAP of a random ranking. `benchmarks/shapes_probe.py`, a small
+CNN with none of the package's models, trained on 3,000 pairs for 12 epochs (triplet
+ranking, 32 bits, seed 0), gives MAP .781 with both, .706 with the text alone and .594
+with the image alone.
 """
 
 import functools
