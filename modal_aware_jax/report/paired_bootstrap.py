@@ -34,7 +34,7 @@ def paired_bootstrap(
       seed: of the resampling.
 
     Example:
-      >>> paired_bootstrap(np.array([0.9, 0.8]), np.array([0.7, 0.6])).low
+      >>> round(paired_bootstrap(np.array([0.9, 0.8]), np.array([0.7, 0.6])).low, 4)
       0.2
     """
     ours, theirs = np.asarray(ours, float), np.asarray(theirs, float)
