@@ -7,6 +7,7 @@ the flags. A mistyped key is then a traceback; here it is a line with the neares
 import difflib
 import re
 import sys
+import traceback
 from typing import Any
 
 from absl import flags
@@ -34,6 +35,8 @@ def parse_flags(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> list
     except flags.UnrecognizedFlagError as error:
         _leave(_unknown_flag(error.flagname, list(values)))
     except (flags.Error, AttributeError, KeyError, OSError) as error:
+        if (refusal := _refusal(error)) is not None:
+            _leave(refusal)
         message = _explain(argv, values)
         if message is None and isinstance(error, AttributeError | KeyError):
             raise  # raised by the config file itself
@@ -67,6 +70,20 @@ def explain_override(config: ConfigDict, key: str, value: str) -> str | None:
     except ValueError:
         kind = {bool: "true or false", int: "an int", float: "a float"}[type(old)]
         return f"config key {key} takes {kind} such as {old}, not {value!r}"
+    return None
+
+
+def _refusal(error: BaseException) -> str | None:
+    """The message of a ValueError that a config file raised itself, or None.
+
+    ml_collections repeats it with its traceback as text, and absl repeats that.
+    """
+    while error.__context__ is not None:
+        error = error.__context__
+    frames = traceback.extract_tb(error.__traceback__)
+    raised_in = frames[-1].name if frames else ""
+    if isinstance(error, ValueError) and raised_in == "get_config":
+        return str(error)
     return None
 
 

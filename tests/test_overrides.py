@@ -129,3 +129,14 @@ def test_explanations(key, value, message):
     explained = explain_override(config, key, value)
     assert (explained or "").startswith(message or "")
     assert (explained is None) == (message is None)
+
+
+def test_a_refusal_of_the_config_file_itself_is_told_alone(tmp_path, capsys):
+    path = tmp_path / "choosy.py"
+    path.write_text(
+        "def get_config(arg):\n    raise ValueError(f'variant is quick, not {arg}.')\n"
+    )
+    with pytest.raises(SystemExit) as stop:
+        parse(f"--config={path}:quik")
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == "variant is quick, not quik.\n"
