@@ -27,7 +27,14 @@ from modal_aware_jax.blocks.channel_attention import (
 )
 from modal_aware_jax.blocks.kernel_network import KernelNetwork, bounded_residual
 from modal_aware_jax.blocks.modal_aware import ModalAwareBlock, PassThrough
-from modal_aware_jax.data import flickr25k, folder, protocol, shapes
+from modal_aware_jax.data import (
+    flickr25k,
+    folder,
+    iapr_tc12,
+    nus_wide,
+    protocol,
+    shapes,
+)
 from modal_aware_jax.data.collection import Collection
 from modal_aware_jax.hashing.hidden import HiddenLayer, NoHiddenLayer
 from modal_aware_jax.losses.contrastive import contrastive
@@ -46,6 +53,8 @@ def _shapes(directory, **options):
 SOURCES = {
     "flickr25k": flickr25k.load,
     "folder": folder.load,
+    "iapr_tc12": iapr_tc12.load,
+    "nus_wide": nus_wide.load,
     "shapes": _shapes,
 }
 
