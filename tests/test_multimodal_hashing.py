@@ -51,7 +51,8 @@ def test_is_composed_as_the_paper_draws_it():
     maps, narrow = model.block2(maps, model.text.dense_narrow(wide))
     joint = np.concatenate([np.mean(maps, axis=(1, 2)), narrow], axis=1)
     np.testing.assert_allclose(model.joint(IMAGES, TEXT, train=False), joint, rtol=1e-6)
-    expected = joint @ model.head.dense.kernel[...] + model.head.dense.bias[...]
+    head = model.head.dense
+    expected = joint @ head.kernel[...] + head.bias[...][None]
     relaxed = model(IMAGES, TEXT, train=False)
     assert relaxed.shape == (5, 12)
     np.testing.assert_allclose(relaxed, expected, rtol=1e-5, atol=1e-7)
