@@ -178,7 +178,10 @@ def provenance() -> dict:
 def write_summary(directory: pathlib.Path, rows, methods, config) -> str:
     """Writes `comparison.json`, `.csv` and `.md` -> the Markdown table."""
     directory.mkdir(parents=True, exist_ok=True)
-    made = {**provenance(), "config": config.to_dict()}
+    values = config.to_dict()
+    if values["data"].get("dir"):  # where it lay on this machine tells nobody anything
+        values["data"]["dir"] = pathlib.Path(values["data"]["dir"]).name
+    made = {**provenance(), "config": values}
     record = {"rows": rows, "provenance": made}
     text = json.dumps(record, indent=1, default=str)
     (directory / "comparison.json").write_text(text)
