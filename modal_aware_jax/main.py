@@ -13,8 +13,9 @@ Modes:
   evaluate  a run's checkpoint against its split; or, with --codes, codes made
             elsewhere (see retrieval/codes_file.py for what the file holds).
   encode    the whole collection to WORKDIR/encoded.npz (codes, ids, labels).
-  search    an image file and/or a text against the collection; prints the ranked
-            ids and writes WORKDIR/search.png.
+  search    an image file and/or a text against the collection, which is indexed on
+            first use (WORKDIR/collection-STEP.index); prints the ranked ids and writes
+            WORKDIR/search.png.
 
 Any value of the config can be changed: --config.model.num_bits=32.
 """

@@ -14,7 +14,7 @@ from modal_aware_jax.hashing.encode import encode
 from modal_aware_jax.modes.encode import encode_collection
 from modal_aware_jax.modes.evaluate import load_run, shown
 from modal_aware_jax.report import result_picture
-from modal_aware_jax.retrieval.top_k import search
+from modal_aware_jax.retrieval.index import HammingIndex
 
 
 def search_run(
@@ -27,8 +27,8 @@ def search_run(
 ) -> list[dict]:
     """Encodes a query with a run's checkpoint and ranks the collection by it.
 
-    The collection is encoded on first use (`encoded.npz` in the workdir). A picture of
-    the result goes to `search.png` there.
+    The collection is encoded and indexed on first use (`collection-STEP.index` in
+    the workdir). A picture of the result goes to `search.png` there.
 
     Args:
       experiment: built from the config the run was trained with; `cached_maps` off.
@@ -44,18 +44,9 @@ def search_run(
         raise ValueError(
             "search: give an image with --image, a text with --text, or both."
         )
-    load_run(experiment, workdir)
+    step = load_run(experiment, workdir)["step"]
     pairs = experiment.collection
-    encoded = workdir / "encoded.npz"
-    if not encoded.exists():
-        encode_collection(experiment, workdir, output=encoded)
-    with np.load(encoded) as saved:
-        database, ids = saved["codes"], saved["ids"]
-    if not np.array_equal(ids, pairs.ids):
-        raise ValueError(
-            f"search: {encoded} holds the codes of another collection. Delete it, or "
-            "use the data the run was trained with."
-        )
+    index = open_index(experiment, workdir, step)
     size = experiment.image_size
     pixels = _read(image, size) if image else np.full((size, size, 3), 128, np.uint8)
     bag = _bag(pairs, words)
@@ -69,7 +60,9 @@ def search_run(
         lambda state, batch: experiment.relaxed(nnx.merge(graphdef, state), batch)
     )
     query, _ = encode(lambda batch: relaxed(state, batch), [batch])
-    distances, found = search(query, database, k)
+    distances, ids = index.search(query, k)
+    position = {name: i for i, name in enumerate(pairs.ids.tolist())}
+    found = [[position[name] for name in row] for row in ids.tolist()]
     results = [
         (*shown(pairs, f), int(d), None)
         for f, d in zip(found[0], distances[0], strict=True)
@@ -87,6 +80,26 @@ def search_run(
         }
         for rank, (f, d) in enumerate(zip(found[0], distances[0], strict=True), 1)
     ]
+
+
+def open_index(
+    experiment: Experiment, workdir: pathlib.Path, step: int
+) -> HammingIndex:
+    """The index of the collection by a checkpoint's codes, made on first use."""
+    path, ids = workdir / f"collection-{step}.index", experiment.collection.ids
+    if path.exists():
+        index = HammingIndex.load(path)
+        if not np.array_equal(np.sort(index.ids), np.sort(ids)):
+            raise ValueError(
+                f"search: {path} is the index of another collection. Delete it, or use "
+                "the data the run was trained with."
+            )
+        return index
+    with np.load(encode_collection(experiment, workdir)) as encoded:
+        index = HammingIndex(int(encoded["num_bits"]))
+        index.add(encoded["codes"], ids=encoded["ids"])
+    index.save(path)
+    return index
 
 
 def _read(path, size):
