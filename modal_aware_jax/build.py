@@ -36,6 +36,7 @@ from modal_aware_jax.data import (
     shapes,
 )
 from modal_aware_jax.data.collection import Collection
+from modal_aware_jax.data.prepare import default_prepared_dir
 from modal_aware_jax.hashing.hidden import HiddenLayer, NoHiddenLayer
 from modal_aware_jax.losses.contrastive import contrastive
 from modal_aware_jax.losses.pairwise import dpsh, dsh, hashnet
@@ -417,13 +418,10 @@ def experiment(config, pairs: Collection | None = None) -> Experiment:
         num_epochs=training.num_epochs,
         batch_size=training.batch_size,
         cached_maps=cached,
-        cache_dir=pathlib.Path(training.get("cache_dir", "") or _user_cache()),
+        cache_dir=pathlib.Path(
+            training.get("cache_dir", "") or default_prepared_dir() / "maps"
+        ),
         checkpoint_steps=training.checkpoint_steps or None,
         validation_database=training.validation_database or None,
         workers=training.workers,
     )
-
-
-def _user_cache() -> pathlib.Path:
-    root = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    return pathlib.Path(root) / "modal_aware_jax" / "maps"

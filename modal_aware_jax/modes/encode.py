@@ -4,10 +4,9 @@ import os
 import pathlib
 
 import numpy as np
-from flax import nnx
 
 from modal_aware_jax.build import Experiment
-from modal_aware_jax.modes.encoder import Encoder, lower_maps
+from modal_aware_jax.modes.encoder import Encoder, lower_maps, variables_of
 from modal_aware_jax.modes.evaluate import load_run
 
 
@@ -30,8 +29,7 @@ def encode_collection(
     load_run(experiment, workdir)
     pairs = experiment.collection
     encoder = Encoder(experiment, lower_maps(experiment))
-    _, state = nnx.split(experiment.model)
-    variables = (nnx.to_pure_dict(state),)
+    variables = variables_of(experiment.model)
     codes = encoder(variables, np.arange(len(pairs)), label="encode")
     output = output or workdir / "encoded.npz"
     output.parent.mkdir(parents=True, exist_ok=True)

@@ -71,6 +71,11 @@ class Encoder:
             return encode(relaxed, batches, progress=progress)[0]
 
 
+def variables_of(model: nnx.Module) -> tuple[dict]:
+    """All variables of a model as one pure dict, as an `Encoder` takes them."""
+    return (nnx.to_pure_dict(nnx.state(model)),)
+
+
 def lower_maps(experiment: Experiment) -> np.ndarray | None:
     """The maps of the frozen lower half, from disk where they were computed before."""
     if not experiment.cached_maps:

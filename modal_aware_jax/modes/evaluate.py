@@ -4,10 +4,9 @@ import json
 import pathlib
 
 import numpy as np
-from flax import nnx
 
 from modal_aware_jax.build import Experiment
-from modal_aware_jax.modes.encoder import Encoder, lower_maps
+from modal_aware_jax.modes.encoder import Encoder, lower_maps, variables_of
 from modal_aware_jax.report import write_report
 from modal_aware_jax.retrieval.codes_file import read_codes
 from modal_aware_jax.retrieval.evaluate import evaluate
@@ -33,8 +32,7 @@ def evaluate_run(experiment: Experiment, workdir: pathlib.Path, *, step="latest"
     """
     record = load_run(experiment, workdir, step)
     encoder = Encoder(experiment, lower_maps(experiment))
-    _, state = nnx.split(experiment.model)
-    variables = (nnx.to_pure_dict(state),)
+    variables = variables_of(experiment.model)
     return report_run(experiment, encoder, variables, workdir, record.get("history"))
 
 
