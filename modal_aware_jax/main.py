@@ -1,4 +1,4 @@
-"""Train, evaluate, encode and search from the command line.
+"""Train, evaluate, encode, search and export from the command line.
 
     python -m modal_aware_jax.main --config=configs/shapes.py --workdir=runs/shapes
     python -m modal_aware_jax.main --config=... --workdir=... --mode=evaluate
@@ -6,6 +6,8 @@
     python -m modal_aware_jax.main --config=... --workdir=... --mode=encode
     python -m modal_aware_jax.main --config=... --workdir=... --mode=search \\
         --image=photo.jpg --text="beach sunset" --k=10
+    python -m modal_aware_jax.main --config=... --workdir=... --mode=export
+    python -m modal_aware_jax.main --config=DATA --mode=encode --model=runs/x/export
 
 Modes:
   train     train to the end (from the last checkpoint where there is one), evaluate
@@ -16,6 +18,11 @@ Modes:
   search    an image file and/or a text against the collection, which is indexed on
             first use (WORKDIR/collection-STEP.index); prints the ranked ids and writes
             WORKDIR/search.png.
+  export    a run's encoder to WORKDIR/export/: a program that runs with JAX alone,
+            the weights as safetensors, and config.json.
+
+encode and search take an exported model instead of a run: --model=FOLDER, or one of the
+files in it. Of the config they read the data section and the batch size then.
 
 Any value of the config can be changed: --config.model.num_bits=32.
 """
@@ -29,15 +36,16 @@ from ml_collections import config_flags
 from modal_aware_jax.overrides import parse_flags
 from modal_aware_jax.training.errors import RunError
 
-MODES = ("train", "evaluate", "encode", "search")
+MODES = ("train", "evaluate", "encode", "search", "export")
 
 FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file("config", None, "The experiment: configs/NAME.py.")
 flags.DEFINE_enum("mode", "train", MODES, "What to do; see above.")
 flags.DEFINE_string("workdir", None, "The run's directory; runs/CONFIG by default.")
-flags.DEFINE_string("step", "latest", "evaluate: 'latest', 'best' or a step.")
+flags.DEFINE_string("step", "latest", "evaluate, export: 'latest', 'best' or a step.")
 flags.DEFINE_string("codes", None, "evaluate: codes made elsewhere, an .npz file.")
-flags.DEFINE_string("output", None, "encode: the file to write.")
+flags.DEFINE_string("model", None, "encode, search: an exported model.")
+flags.DEFINE_string("output", None, "encode, export: the file or folder to write.")
 flags.DEFINE_string("image", None, "search: an image file.")
 flags.DEFINE_string("text", "", "search: tags or text.")
 flags.DEFINE_integer("k", 10, "search: how many results.", lower_bound=1)
@@ -56,31 +64,71 @@ def run(args) -> None:
     if args.config is None:
         raise ValueError("Name an experiment, for example --config=configs/shapes.py.")
     config = args.config
-    if args.mode == "search":
+    if args.model:
+        _run_model(args, workdir)
+        return
+    if args.mode in ("search", "export"):
         with config.unlocked():
             config.training.cached_maps = False
     experiment = build.experiment(config)
+    step = int(args.step) if args.step.isdigit() else args.step
+    output = pathlib.Path(args.output).expanduser() if args.output else None
     if args.mode == "train":
         results = modes.train(experiment, workdir)
     elif args.mode == "evaluate":
-        step = int(args.step) if args.step.isdigit() else args.step
         results = modes.evaluate_run(experiment, workdir, step=step)
     elif args.mode == "encode":
-        output = pathlib.Path(args.output) if args.output else None
         print(f"Wrote {modes.encode_collection(experiment, workdir, output=output)}")
+        return
+    elif args.mode == "export":
+        print(
+            f"Wrote {modes.export_run(experiment, workdir, step=step, output=output)}"
+        )
         return
     else:
         image = pathlib.Path(args.image) if args.image else None
         found = modes.search_run(
             experiment, workdir, image=image, words=args.text, k=args.k
         )
-        for row in found:
-            labels = ", ".join(row["labels"])
-            print("{rank:4} {distance:4}  {id}  {caption}".format(**row), f"[{labels}]")
-        print(f"The picture is {workdir / 'search.png'}")
+        _print_found(found, workdir)
         return
     print(format_results({experiment.name: results}))
     print(f"The report is {workdir / 'report' / 'index.html'}")
+
+
+def _run_model(args, workdir) -> None:
+    """Encodes or searches the data of the config with an exported model."""
+    from modal_aware_jax import build, modes
+
+    if args.mode not in ("encode", "search"):
+        raise ValueError(
+            f"--model is for --mode=encode and search, not {args.mode}: an exported "
+            "model has neither a split nor an optimiser."
+        )
+    model = modes.load_model_file(pathlib.Path(args.model))
+    options = {
+        "batch_size": args.config.training.batch_size,
+        "workers": args.config.training.workers,
+    }
+    pairs = build.collection(args.config.data)
+    if args.mode == "encode":
+        output = pathlib.Path(args.output).expanduser() if args.output else None
+        path = modes.encode_with_model(model, pairs, workdir, output=output, **options)
+        print(f"Wrote {path}")
+        return
+    workdir.mkdir(parents=True, exist_ok=True)
+    image = pathlib.Path(args.image) if args.image else None
+    found = modes.search_with_model(
+        model, pairs, workdir, image=image, words=args.text, k=args.k, **options
+    )
+    _print_found(found, workdir)
+
+
+def _print_found(found, workdir) -> None:
+    for row in found:
+        labels = ", ".join(row["labels"])
+        print("{rank:4} {distance:4}  {id}  {caption}".format(**row), f"[{labels}]")
+    print(f"The picture is {workdir / 'search.png'}")
 
 
 def _workdir(args) -> pathlib.Path:

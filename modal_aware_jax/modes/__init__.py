@@ -1,14 +1,20 @@
 """What the command line does, one mode a file, each a function of an experiment."""
 
-from modal_aware_jax.modes.encode import encode_collection
+from modal_aware_jax.modes.encode import encode_collection, encode_with_model
 from modal_aware_jax.modes.evaluate import evaluate_codes_file, evaluate_run
-from modal_aware_jax.modes.search import search_run
+from modal_aware_jax.modes.export import export_run
+from modal_aware_jax.modes.model_files import load_model_file
+from modal_aware_jax.modes.search import search_run, search_with_model
 from modal_aware_jax.modes.train import train
 
 __all__ = [
     "encode_collection",
+    "encode_with_model",
     "evaluate_codes_file",
     "evaluate_run",
+    "export_run",
+    "load_model_file",
     "search_run",
+    "search_with_model",
     "train",
 ]

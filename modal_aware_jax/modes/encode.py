@@ -1,13 +1,19 @@
 """A whole collection to packed codes and ids, in one `.npz` file."""
 
+import dataclasses
 import os
 import pathlib
 
 import numpy as np
 
 from modal_aware_jax.build import Experiment
+from modal_aware_jax.data import pipeline, text
+from modal_aware_jax.data.collection import Collection
+from modal_aware_jax.hashing.encode import encode
 from modal_aware_jax.modes.encoder import Encoder, lower_maps, variables_of
 from modal_aware_jax.modes.evaluate import load_run
+from modal_aware_jax.modes.model_files import EncoderModel
+from modal_aware_jax.training.progress import ProgressBar
 
 
 def encode_collection(
@@ -31,15 +37,94 @@ def encode_collection(
     encoder = Encoder(experiment, lower_maps(experiment))
     variables = variables_of(experiment.model)
     codes = encoder(variables, np.arange(len(pairs)), label="encode")
-    output = output or workdir / "encoded.npz"
+    return _write(output or workdir / "encoded.npz", codes, pairs, experiment.num_bits)
+
+
+def encode_with_model(
+    model: EncoderModel,
+    pairs: Collection,
+    workdir: pathlib.Path,
+    *,
+    batch_size: int,
+    workers: int = 0,
+    output: pathlib.Path | None = None,
+) -> pathlib.Path:
+    """`encode_collection` by an exported model; the text is read in its vocabulary.
+
+    Args:
+      model: of `load_model_file`.
+      pairs: any collection.
+      workdir: where the file goes unless `output` says otherwise.
+      batch_size: pairs at a time.
+      workers: reading processes.
+      output: the file to write.
+
+    Returns:
+      The path of the file.
+    """
+    pairs = in_vocabulary(pairs, model)
+    batches = pipeline.eval_batches(
+        pairs,
+        np.arange(len(pairs)),
+        batch_size=batch_size,
+        image_size=model.image_size,
+        workers=workers,
+    )
+    with ProgressBar(len(pairs), label="encode") as bar:
+        done = 0
+
+        def progress(count):
+            nonlocal done
+            done += count
+            bar.update(done, "")
+
+        codes, _ = encode(model.relaxed, batches, progress=progress)
+    return _write(output or workdir / "encoded.npz", codes, pairs, model.num_bits)
+
+
+def in_vocabulary(pairs: Collection, model: EncoderModel) -> Collection:
+    """The same pairs with their bags of words in a model's vocabulary.
+
+    Words that the model does not know are dropped. Where one of the two has no
+    vocabulary, only the width of the text can be compared.
+    """
+    if pairs.vocabulary and model.vocabulary:
+        if pairs.vocabulary == model.vocabulary:
+            return pairs
+        position = {word: i for i, word in enumerate(pairs.vocabulary)}
+        known = [word for word in model.vocabulary if word in position]
+        if not known:
+            raise ValueError(
+                f"--model: none of its {len(model.vocabulary)} words is among the "
+                f"{len(pairs.vocabulary)} of {pairs.name}. Expected text in the "
+                "language and form the model was trained on."
+            )
+        left_out = len(pairs.vocabulary) - len(known)
+        print(
+            f"{len(known)} of the model's {len(model.vocabulary)} words occur in "
+            f"{pairs.name}; its other {left_out} are left out."
+        )
+        bags = np.zeros((len(pairs), len(model.vocabulary)), np.uint8)
+        columns = text.word_indices(
+            known, {word: i for i, word in enumerate(model.vocabulary)}
+        )
+        words = [position[model.vocabulary[i]] for i in columns]
+        bags[:, columns] = pairs.text[:, words]
+        return dataclasses.replace(pairs, text=bags, vocabulary=model.vocabulary)
+    if pairs.num_text_features != model.num_text_features:
+        raise ValueError(
+            f"--model: it reads text of {model.num_text_features} features, "
+            f"{pairs.name} has {pairs.num_text_features}, and without the model's "
+            "vocabulary they cannot be matched. Keep config.json beside the model."
+        )
+    return pairs
+
+
+def _write(output, codes, pairs, num_bits):
     output.parent.mkdir(parents=True, exist_ok=True)
     partial = output.with_name(f".{output.name}.{os.getpid()}.partial.npz")
     np.savez_compressed(
-        partial,
-        codes=codes,
-        ids=pairs.ids,
-        labels=pairs.labels,
-        num_bits=experiment.num_bits,
+        partial, codes=codes, ids=pairs.ids, labels=pairs.labels, num_bits=num_bits
     )
     partial.replace(output)
     return output

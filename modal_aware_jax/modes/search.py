@@ -2,6 +2,7 @@
 
 import io
 import pathlib
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -10,9 +11,15 @@ from PIL import Image, UnidentifiedImageError
 
 from modal_aware_jax.build import Experiment
 from modal_aware_jax.data import pipeline, text
+from modal_aware_jax.data.collection import Collection
 from modal_aware_jax.hashing.encode import encode
-from modal_aware_jax.modes.encode import encode_collection
+from modal_aware_jax.modes.encode import (
+    encode_collection,
+    encode_with_model,
+    in_vocabulary,
+)
 from modal_aware_jax.modes.evaluate import load_run, shown
+from modal_aware_jax.modes.model_files import EncoderModel
 from modal_aware_jax.report import result_picture
 from modal_aware_jax.retrieval.index import HammingIndex
 
@@ -40,14 +47,79 @@ def search_run(
     Returns:
       k dicts of rank, id, distance, caption and labels, nearest first.
     """
+    _check_query(image, words)
+    step = load_run(experiment, workdir)["step"]
+    pairs = experiment.collection
+    index = open_index(
+        pairs,
+        workdir / f"collection-{step}.index",
+        lambda: encode_collection(experiment, workdir),
+    )
+    graphdef, state = nnx.split(experiment.model)
+    relaxed = jax.jit(
+        lambda state, batch: experiment.relaxed(nnx.merge(graphdef, state), batch)
+    )
+    return _search(
+        lambda batch: relaxed(state, batch),
+        pairs,
+        index,
+        workdir,
+        size=experiment.image_size,
+        image=image,
+        words=words,
+        k=k,
+    )
+
+
+def search_with_model(
+    model: EncoderModel,
+    pairs: Collection,
+    workdir: pathlib.Path,
+    *,
+    batch_size: int,
+    workers: int = 0,
+    image: pathlib.Path | None = None,
+    words: str = "",
+    k: int = 10,
+) -> list[dict]:
+    """`search_run` by an exported model; the text is read in its vocabulary.
+
+    Args:
+      model: of `load_model_file`.
+      pairs: the collection to search.
+      workdir: where the index and the picture go.
+      batch_size, workers: for encoding the collection on first use.
+      image, words, k: as in `search_run`.
+    """
+    _check_query(image, words)
+    pairs = in_vocabulary(pairs, model)
+    index = open_index(
+        pairs,
+        workdir / f"collection-{model.digest}.index",
+        lambda: encode_with_model(
+            model, pairs, workdir, batch_size=batch_size, workers=workers
+        ),
+    )
+    return _search(
+        model.relaxed,
+        pairs,
+        index,
+        workdir,
+        size=model.image_size,
+        image=image,
+        words=words,
+        k=k,
+    )
+
+
+def _check_query(image, words):
     if image is None and not words.strip():
         raise ValueError(
             "search: give an image with --image, a text with --text, or both."
         )
-    step = load_run(experiment, workdir)["step"]
-    pairs = experiment.collection
-    index = open_index(experiment, workdir, step)
-    size = experiment.image_size
+
+
+def _search(relaxed, pairs, index, workdir, *, size, image, words, k):
     pixels = _read(image, size) if image else np.full((size, size, 3), 128, np.uint8)
     bag = _bag(pairs, words)
     batch = {
@@ -55,11 +127,7 @@ def search_run(
         "text": bag[None].astype(np.float32),
         "index": np.zeros(1, np.int32),
     }
-    graphdef, state = nnx.split(experiment.model)
-    relaxed = jax.jit(
-        lambda state, batch: experiment.relaxed(nnx.merge(graphdef, state), batch)
-    )
-    query, _ = encode(lambda batch: relaxed(state, batch), [batch])
+    query, _ = encode(relaxed, [batch])
     distances, ids = index.search(query, k)
     position = {name: i for i, name in enumerate(pairs.ids.tolist())}
     found = [[position[name] for name in row] for row in ids.tolist()]
@@ -83,19 +151,24 @@ def search_run(
 
 
 def open_index(
-    experiment: Experiment, workdir: pathlib.Path, step: int
+    pairs: Collection, path: pathlib.Path, encode_pairs: Callable
 ) -> HammingIndex:
-    """The index of the collection by a checkpoint's codes, made on first use."""
-    path, ids = workdir / f"collection-{step}.index", experiment.collection.ids
+    """The index of a collection in a file, made on first use.
+
+    Args:
+      pairs: the collection.
+      path: of the index.
+      encode_pairs: encodes the collection and returns the `.npz` file's path.
+    """
     if path.exists():
         index = HammingIndex.load(path)
-        if not np.array_equal(np.sort(index.ids), np.sort(ids)):
+        if not np.array_equal(np.sort(index.ids), np.sort(pairs.ids)):
             raise ValueError(
                 f"search: {path} is the index of another collection. Delete it, or use "
                 "the data the run was trained with."
             )
         return index
-    with np.load(encode_collection(experiment, workdir)) as encoded:
+    with np.load(encode_pairs()) as encoded:
         index = HammingIndex(int(encoded["num_bits"]))
         index.add(encoded["codes"], ids=encoded["ids"])
     index.save(path)

@@ -1,0 +1,103 @@
+"""A run's encoder as files that others can use: a program, and weights with facts."""
+
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Sequence
+
+import numpy as np
+from flax import nnx
+
+import modal_aware_jax
+from modal_aware_jax.build import Experiment
+from modal_aware_jax.hashing.exported import PLATFORMS, export_encoder
+from modal_aware_jax.modes.evaluate import load_run
+from modal_aware_jax.modes.model_files import FACTS, PROGRAM, WEIGHTS, flat_variables
+
+
+def export_run(
+    experiment: Experiment,
+    workdir: pathlib.Path,
+    *,
+    step="latest",
+    output: pathlib.Path | None = None,
+    platforms: Sequence[str] = PLATFORMS,
+) -> pathlib.Path:
+    """Writes a checkpoint's encoder to a folder, as `modes.model_files` lists them.
+
+    The files appear only when all of them are complete.
+
+    Args:
+      experiment: built from the config the run was trained with; `cached_maps` off.
+      workdir: the run's directory.
+      step: 'latest', 'best' or a step.
+      output: the folder; `export` in the workdir by default.
+      platforms: what the program runs on.
+
+    Returns:
+      The folder.
+    """
+    from safetensors.numpy import save_file
+
+    record = load_run(experiment, workdir, step)
+    pairs, model = experiment.collection, experiment.model
+    graphdef, state = nnx.split(model)
+
+    def relaxed(images, text):
+        batch = {"image": images, "text": text}
+        return experiment.relaxed(nnx.merge(graphdef, state), batch)
+
+    output = output or workdir / "export"
+    output.mkdir(parents=True, exist_ok=True)
+    partial = output / f".{os.getpid()}.partial"
+    partial.mkdir()
+    try:
+        program = export_encoder(
+            relaxed,
+            image_size=experiment.image_size,
+            text_features=pairs.num_text_features,
+            platforms=platforms,
+        )
+        (partial / PROGRAM).write_bytes(program)
+        save_file(flat_variables(model), partial / WEIGHTS, {"format": "numpy"})
+        facts = json.dumps(_facts(experiment, record, workdir), indent=1)
+        (partial / FACTS).write_text(facts, "utf-8")
+        for name in (PROGRAM, WEIGHTS, FACTS):
+            (partial / name).replace(output / name)
+    finally:
+        shutil.rmtree(partial)
+    return output
+
+
+def _facts(experiment, record, workdir):
+    """What `config.json` says: all that is not a weight."""
+    pairs = experiment.collection
+    return {
+        "library_name": "modal_aware_jax",
+        "version": modal_aware_jax.__version__,
+        "method": experiment.name,
+        "num_bits": experiment.num_bits,
+        "image_size": experiment.image_size,
+        "num_text_features": pairs.num_text_features,
+        "num_labels": pairs.num_labels,
+        "label_names": list(pairs.label_names),
+        "step": record["step"],
+        "metrics": _metrics(record, workdir),
+        "config": experiment.config,
+        "vocabulary": list(pairs.vocabulary),
+    }
+
+
+def _metrics(record, workdir):
+    """Validation scores of the step itself, and the scores of the run's report."""
+    history = [
+        row for row in record.get("history", ()) if row["step"] == record["step"]
+    ]
+    metrics = {k: v for row in history for k, v in row.items() if "validation" in k}
+    report = workdir / "report" / "metrics.json"
+    if report.is_file():
+        for results in json.loads(report.read_text("utf-8")).values():
+            numbers = {k: v for k, v in results.items() if np.isscalar(v)}
+            metrics["report"] = {**numbers, "precision_at": results["precision_at"]}
+    return metrics

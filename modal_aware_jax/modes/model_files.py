@@ -1,0 +1,177 @@
+"""A trained encoder in files of its own: what `--mode=export` writes and reads back.
+
+encoder.stablehlo   the encoder as a program with its weights, for JAX alone
+model.safetensors   the weights by name, for this package
+config.json         the run's config, vocabulary, label names, sizes and metrics
+"""
+
+import hashlib
+import json
+import pathlib
+import types
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from flax import nnx
+from ml_collections import ConfigDict
+
+from modal_aware_jax import build
+from modal_aware_jax.hashing.exported import load_encoder
+
+PROGRAM, WEIGHTS, FACTS = "encoder.stablehlo", "model.safetensors", "config.json"
+
+
+class EncoderModel(NamedTuple):
+    """A trained encoder, wherever it came from.
+
+    Attributes:
+      relaxed: a batch's `image` uint8 [B, S, S, 3] and `text` float32 [B, T] ->
+        relaxed bits [B, K].
+      image_size, num_text_features, num_bits: S, T, K.
+      vocabulary: the T words; empty where unknown or where text is not a bag.
+      digest: 12 hex digits that tell one model from another.
+    """
+
+    relaxed: Callable
+    image_size: int
+    num_text_features: int
+    num_bits: int
+    vocabulary: tuple[str, ...]
+    digest: str
+
+
+def load_model_file(path: pathlib.Path) -> EncoderModel:
+    """Loads an encoder from an exported folder or one of the files in it.
+
+    Args:
+      path: the folder: its program, or its weights where it has no program; a
+        `.stablehlo` file; or a `.safetensors` file with its `config.json` beside it.
+    """
+    path = pathlib.Path(path).expanduser()
+    if path.is_dir():
+        found = [path / name for name in (PROGRAM, WEIGHTS) if (path / name).is_file()]
+        if not found:
+            raise ValueError(
+                f"--model: {path} has neither {PROGRAM} nor {WEIGHTS}. Give a folder "
+                "that --mode=export wrote, or one of these files."
+            )
+        path = found[0]
+    if not path.is_file():
+        raise ValueError(
+            f"--model: there is no file or folder {path}. Make one of a run with "
+            "--mode=export --workdir=RUN."
+        )
+    if path.suffix == ".safetensors":
+        return _from_weights(path)
+    return _from_program(path)
+
+
+def flat_variables(model: nnx.Module) -> dict[str, np.ndarray]:
+    """All variables of a model by dotted names, as `model.safetensors` holds them."""
+    leaves = jax.tree.leaves_with_path(nnx.to_pure_dict(nnx.state(model)))
+    return {_name(path): np.ascontiguousarray(leaf) for path, leaf in leaves}
+
+
+def _name(path):
+    return jax.tree_util.keystr(path, simple=True, separator=".")
+
+
+def _digest(path):
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:12]
+
+
+def _from_program(path):
+    exported = load_encoder(path)
+    images, text = exported.in_avals
+    facts = _facts(path.with_name(FACTS)) if path.with_name(FACTS).exists() else {}
+    return EncoderModel(
+        relaxed=lambda batch: exported.call(batch["image"], batch["text"])[1],
+        image_size=images.shape[1],
+        num_text_features=text.shape[1],
+        num_bits=exported.out_avals[1].shape[1],
+        vocabulary=tuple(facts.get("vocabulary", ())),
+        digest=_digest(path),
+    )
+
+
+def _from_weights(path):
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    facts = _facts(path.with_name(FACTS))
+    config = ConfigDict(facts["config"])
+    config.backbone.weights = ""  # all weights are in the file
+    config.training.cached_maps = False
+    sizes = types.SimpleNamespace(
+        num_text_features=facts["num_text_features"], num_labels=facts["num_labels"]
+    )
+    model = build.model(config, sizes)
+    try:
+        saved = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(
+            f"--model: {path} is not a whole .safetensors file ({error}). Copy or "
+            "export it again."
+        ) from error
+    _fill(model, saved, path)
+    graphdef, state = nnx.split(model)
+    kind = build.choose("backbone", build.BACKBONES, config.backbone.name)
+    normalize = build.normalizer(kind.mean, kind.deviation)
+
+    @jax.jit
+    def relaxed(state, images, text):
+        model = nnx.merge(graphdef, state)
+        return model(normalize(images), text, train=False)
+
+    return EncoderModel(
+        relaxed=lambda batch: relaxed(state, batch["image"], batch["text"]),
+        image_size=facts["image_size"],
+        num_text_features=facts["num_text_features"],
+        num_bits=facts["num_bits"],
+        vocabulary=tuple(facts["vocabulary"]),
+        digest=_digest(path),
+    )
+
+
+def _fill(model, saved, path):
+    state = nnx.state(model)
+    values = nnx.to_pure_dict(state)
+    ours = {_name(p): leaf for p, leaf in jax.tree.leaves_with_path(values)}
+    wrong = [f"{name} is missing" for name in ours.keys() - saved.keys()]
+    wrong += [f"{name} is unknown" for name in saved.keys() - ours.keys()]
+    wrong += [
+        f"{name} is {list(saved[name].shape)}, expected {list(ours[name].shape)}"
+        for name in ours.keys() & saved.keys()
+        if saved[name].shape != ours[name].shape
+    ]
+    if wrong:
+        more = f" (and {len(wrong) - 4} more)" if len(wrong) > 4 else ""
+        raise ValueError(
+            f"--model: {path} does not hold the weights of the network in its "
+            f"{FACTS}: {'; '.join(sorted(wrong)[:4])}{more}. Keep the two files of one "
+            "export together."
+        )
+    values = jax.tree.map_with_path(lambda p, _: saved[_name(p)], values)
+    nnx.replace_by_pure_dict(state, values)
+    nnx.update(model, state)
+
+
+def _facts(path):
+    needed = ("config", "image_size", "num_bits", "num_text_features", "num_labels")
+    try:
+        facts = json.loads(path.read_text("utf-8"))
+        missing = [name for name in (*needed, "vocabulary") if name not in facts]
+    except (OSError, ValueError, TypeError) as error:
+        raise ValueError(
+            f"--model: {path} cannot be read ({error}). It belongs beside {WEIGHTS}, "
+            "as --mode=export wrote it."
+        ) from error
+    if missing:
+        raise ValueError(
+            f"--model: {path} lacks {', '.join(missing)}. Use the file that "
+            "--mode=export wrote."
+        )
+    return facts
