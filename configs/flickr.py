@@ -15,11 +15,13 @@ The quick variant keeps the backbone frozen and computes its lower maps once:
 Arguments after the colon, each optional: variant=full|quick, method=NAME, bits=K,
 seed=S, backbone=mobilenet_v2|resnet18. Methods: modal_aware (recommended),
 modal_aware_paper (the literal form), modal_aware_low_rank (the same functions, fewer
-weights), no_kernel, no_attention, concat, image, text. Measured results are in
-README.md.
+weights), no_kernel, no_attention, concat, gmu, mcb, text, image, dpsh, csq and the
+others of `experiment/methods.py`. Measured results are in README.md.
 """
 
 from ml_collections import ConfigDict
+
+from modal_aware_jax.build import METHODS, default_options, parse_arguments
 
 WEIGHTS = {
     "mobilenet_v2": "mobilenet_v2_imagenet_tf.safetensors",
@@ -29,22 +31,18 @@ WEIGHTS = {
 
 def get_config(arg: str = "") -> ConfigDict:
     """The config of one run; see the module's docstring for `arg`."""
-    choice = {
-        "variant": "full",
-        "method": "modal_aware",
-        "bits": "64",
-        "seed": "0",
-        "backbone": "mobilenet_v2",
-    }
-    given = dict(pair.split("=", 1) for pair in arg.split(",") if pair)
-    unknown = sorted(given.keys() - choice.keys())
-    if unknown:
-        raise ValueError(f"configs/flickr.py knows {sorted(choice)}, not {unknown}.")
-    choice |= given
+    choice = parse_arguments(
+        arg,
+        variant=("full", "quick"),
+        method=("modal_aware", *METHODS),
+        bits=64,
+        seed=0,
+        backbone=("mobilenet_v2", "resnet18"),
+    )
     mobilenet = choice["backbone"] == "mobilenet_v2"
     config = ConfigDict(
         {
-            "seed": int(choice["seed"]),
+            "seed": choice["seed"],
             "data": {
                 "source": "flickr25k",
                 "dir": "",
@@ -64,13 +62,13 @@ def get_config(arg: str = "") -> ConfigDict:
             },
             "model": {
                 "method": choice["method"],
-                "num_bits": int(choice["bits"]),
+                "num_bits": choice["bits"],
                 "text_widths": (1024, 512),
                 "hidden_features": 512,
             },
             "loss": {
-                "name": "triplet_ranking",
-                "options": {"margin": 2.0},
+                "name": METHODS[choice["method"]].loss,
+                "options": default_options(),
                 "label_weight": 0.3,
             },
             "optimizer": {
@@ -103,6 +101,4 @@ def get_config(arg: str = "") -> ConfigDict:
         config.training.cached_maps = True
         config.training.map_crop = 8
         config.training.checkpoint_steps = 0
-    elif choice["variant"] != "full":
-        raise ValueError(f"variant is full or quick, not {choice['variant']!r}.")
     return config

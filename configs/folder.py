@@ -9,14 +9,15 @@ The folder holds the images and one `.csv`, `.jsonl` or `.parquet` file with the
 
 from ml_collections import ConfigDict
 
+from modal_aware_jax.build import METHODS, default_options, parse_arguments
+
 
 def get_config(arg: str = "") -> ConfigDict:
     """The config of one run; `arg` is `method=NAME,bits=K,seed=S`, each optional."""
-    choice = {"method": "modal_aware", "bits": "64", "seed": "0"}
-    choice.update(pair.split("=", 1) for pair in arg.split(",") if pair)
+    choice = parse_arguments(arg, method=("modal_aware", *METHODS), bits=64, seed=0)
     return ConfigDict(
         {
-            "seed": int(choice["seed"]),
+            "seed": choice["seed"],
             "data": {
                 "source": "folder",
                 "dir": "",
@@ -35,13 +36,13 @@ def get_config(arg: str = "") -> ConfigDict:
             },
             "model": {
                 "method": choice["method"],
-                "num_bits": int(choice["bits"]),
+                "num_bits": choice["bits"],
                 "text_widths": (1024, 512),
                 "hidden_features": 0,
             },
             "loss": {
-                "name": "triplet_ranking",
-                "options": {"margin": 2.0},
+                "name": METHODS[choice["method"]].loss,
+                "options": default_options(),
                 "label_weight": 0.0,
             },
             "optimizer": {

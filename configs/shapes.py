@@ -7,14 +7,15 @@ An argument after a colon chooses a variant: `configs/shapes.py:method=concat,bi
 
 from ml_collections import ConfigDict
 
+from modal_aware_jax.build import METHODS, default_options, parse_arguments
+
 
 def get_config(arg: str = "") -> ConfigDict:
     """The config of one run; `arg` is `method=NAME,bits=K,seed=S`, each optional."""
-    choice = {"method": "modal_aware", "bits": "32", "seed": "0"}
-    choice.update(pair.split("=", 1) for pair in arg.split(",") if pair)
+    choice = parse_arguments(arg, method=("modal_aware", *METHODS), bits=32, seed=0)
     return ConfigDict(
         {
-            "seed": int(choice["seed"]),
+            "seed": choice["seed"],
             "data": {
                 "source": "shapes",
                 "options": {"num_pairs": 4000, "image_size": 64},
@@ -32,13 +33,13 @@ def get_config(arg: str = "") -> ConfigDict:
             },
             "model": {
                 "method": choice["method"],
-                "num_bits": int(choice["bits"]),
+                "num_bits": choice["bits"],
                 "text_widths": (256, 64),
                 "hidden_features": 0,
             },
             "loss": {
-                "name": "triplet_ranking",
-                "options": {"margin": 2.0},
+                "name": METHODS[choice["method"]].loss,
+                "options": default_options(),
                 "label_weight": 0.0,
             },
             "optimizer": {

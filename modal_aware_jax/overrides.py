@@ -15,6 +15,10 @@ from ml_collections import ConfigDict
 from ml_collections.config_flags import config_flags
 
 
+class ArgumentError(ValueError):
+    """A mistake in the arguments that a config file was given; told in one line."""
+
+
 def parse_flags(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> list[str]:
     """Parses absl's flags; a mistake is told in one line and exits with code 2.
 
@@ -74,12 +78,14 @@ def explain_override(config: ConfigDict, key: str, value: str) -> str | None:
 
 
 def _refusal(error: BaseException) -> str | None:
-    """The message of a ValueError that a config file raised itself, or None.
+    """The message of a ValueError that a config file raised on purpose, or None.
 
     ml_collections repeats it with its traceback as text, and absl repeats that.
     """
     while error.__context__ is not None:
         error = error.__context__
+    if isinstance(error, ArgumentError):
+        return str(error)
     frames = traceback.extract_tb(error.__traceback__)
     raised_in = frames[-1].name if frames else ""
     if isinstance(error, ValueError) and raised_in == "get_config":

@@ -61,7 +61,9 @@ def test_validation_searches_the_database_without_its_queries():
     np.testing.assert_array_equal(some, np.sort(some))
 
 
-def test_every_method_has_its_blocks_and_unknown_ones_a_neighbour():
-    assert set(build.METHODS) == {*build.BLOCKS, "image", "text"}
+def test_every_method_names_a_loss_and_unknown_names_have_a_neighbour():
+    assert {method.loss for method in build.METHODS.values()} <= set(build.LOSSES)
+    titles = [method.title for method in build.METHODS.values()]
+    assert len(set(titles)) == len(titles)
     with pytest.raises(ValueError, match="Unknown loss 'tripplet'.*Known: a, triplet"):
         build.choose("loss", {"a": 1, "triplet": 2}, "tripplet")

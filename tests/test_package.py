@@ -30,10 +30,19 @@ FLOW = (
     "report",
 )
 # What puts the parts together may import any of them.
-ASSEMBLY = {"main", "overrides", "modes", "build", "linen", "compare", "robustness"}
+ASSEMBLY = {
+    "main",
+    "overrides",
+    "modes",
+    "build",
+    "experiment",
+    "linen",
+    "compare",
+    "robustness",
+}
 CONFIG_READERS = (
     *("main.py", "overrides.py", "modes/", "build.py", "compare.py", "robustness.py"),
-    *("training/loop.py", "training/run.py"),
+    *("experiment/", "training/loop.py", "training/run.py"),
 )
 
 # These compute with jax and numpy alone, so any framework can use them.

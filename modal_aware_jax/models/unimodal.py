@@ -16,6 +16,8 @@ class ImageHashing(nnx.Module):
     Args:
       backbone: as for `MultimodalHashing`, and so are `hidden` and `num_labels`.
       num_bits: K.
+      head: constructor `(in_features, num_bits, *, dtype, rngs)` of the last layers,
+        such as `DivideAndEncodeHead`.
       rngs: source of the initial weights.
     """
 
@@ -25,6 +27,7 @@ class ImageHashing(nnx.Module):
         num_bits: int,
         *,
         hidden=NoHiddenLayer,
+        head=HashHead,
         num_labels: int | None = None,
         dtype=None,
         rngs: nnx.Rngs,
@@ -32,7 +35,7 @@ class ImageHashing(nnx.Module):
         self.backbone = backbone
         self.hidden = hidden(backbone.upper_features, rngs=rngs)
         features = self.hidden.features
-        self.head = HashHead(features, num_bits, dtype=dtype, rngs=rngs)
+        self.head = head(features, num_bits, dtype=dtype, rngs=rngs)
         self.label_head = nnx.data(None)
         if num_labels:
             self.label_head = nnx.Linear(features, num_labels, dtype=dtype, rngs=rngs)

@@ -1,0 +1,173 @@
+"""An experiment: all parts that a config names, put together."""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from modal_aware_jax.data import protocol
+from modal_aware_jax.data.collection import Collection
+from modal_aware_jax.data.prepare import default_prepared_dir
+from modal_aware_jax.experiment.backbones import BACKBONES
+from modal_aware_jax.experiment.inputs import crop_maps, drop_words, normalizer
+from modal_aware_jax.experiment.lookup import choose
+from modal_aware_jax.experiment.losses import LOSSES, Setting, loss_options
+from modal_aware_jax.experiment.methods import model
+from modal_aware_jax.experiment.optimizers import make_optimizer
+from modal_aware_jax.experiment.sources import collection
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """Everything a mode needs, in plain values and functions.
+
+    Attributes:
+      name: what the tables call it.
+      config: the config as plain JSON, kept with the run.
+      collection, split: the pairs and their parts.
+      model: freshly initialised, with pretrained weights where asked for.
+      is_trained, is_lower: whether the parameter of a path is trained; whether it
+        belongs to the backbone's lower half.
+      loss: `loss(model, batch, key)` -> scalar.
+      relaxed: `relaxed(model, batch)` -> relaxed bits [B, K], in evaluation mode.
+      make_optimizer: number of steps an epoch -> optax transformation.
+      The other fields are the config's values of the same names.
+    """
+
+    name: str
+    config: dict
+    seed: int
+    collection: Collection
+    split: protocol.Split
+    model: nnx.Module
+    is_trained: Callable
+    is_lower: Callable
+    loss: Callable
+    relaxed: Callable
+    make_optimizer: Callable
+    normalize: Callable
+    num_bits: int
+    image_size: int
+    num_epochs: int
+    batch_size: int
+    cached_maps: bool
+    cache_dir: pathlib.Path
+    checkpoint_steps: int | None
+    validation_database: int | None
+    workers: int
+
+
+def experiment(config, pairs: Collection | None = None) -> Experiment:
+    """Builds everything a config names.
+
+    Args:
+      config: a locked ConfigDict of one run, as in `configs/`.
+      pairs: the collection, where it was read already.
+    """
+    pairs = collection(config.data) if pairs is None else pairs
+    data, training = config.data, config.training
+    parts = protocol.split(
+        len(pairs),
+        num_queries=data.num_queries,
+        num_train=data.num_train,
+        num_validation=data.num_validation,
+        seed=data.split_seed,
+        labels=pairs.labels,
+        queries_per_label=data.get("queries_per_label", None),
+    )
+    network = model(config, pairs)
+    kind = choose("backbone", BACKBONES, config.backbone.name)
+    normalize = normalizer(kind.mean, kind.deviation)
+    cached = training.cached_maps
+    frozen = config.backbone.frozen_blocks
+    if cached and frozen < kind.num_lower_blocks:
+        raise ValueError(
+            "config.training.cached_maps needs a frozen lower half: set "
+            f"--config.backbone.frozen_blocks={kind.num_lower_blocks} or more, "
+            f"got {frozen}."
+        )
+
+    def relaxed(model, batch):
+        if cached:
+            maps = jnp.asarray(batch["image"], jnp.float32)
+            return model.head(model.joint_from_maps(maps, batch["text"], train=False))
+        return model(normalize(batch["image"]), batch["text"], train=False)
+
+    def is_lower(path):
+        return path[0] == "backbone" and kind.block_of(path[1:]) < kind.num_lower_blocks
+
+    def is_trained(path):
+        return path[0] != "backbone" or kind.block_of(path[1:]) >= frozen
+
+    return Experiment(
+        name=config.model.method,
+        config=config.to_dict(),
+        seed=config.seed,
+        collection=pairs,
+        split=parts,
+        model=network,
+        is_trained=is_trained,
+        is_lower=is_lower,
+        loss=_training_loss(config, pairs, parts, network, normalize),
+        relaxed=relaxed,
+        make_optimizer=functools.partial(
+            make_optimizer, config.optimizer, training.num_epochs
+        ),
+        normalize=normalize,
+        num_bits=config.model.num_bits,
+        image_size=data.image_size,
+        num_epochs=training.num_epochs,
+        batch_size=training.batch_size,
+        cached_maps=cached,
+        cache_dir=pathlib.Path(
+            training.get("cache_dir", "") or default_prepared_dir() / "maps"
+        ),
+        checkpoint_steps=training.checkpoint_steps or None,
+        validation_database=training.validation_database or None,
+        workers=training.workers,
+    )
+
+
+def _training_loss(config, pairs, parts, network, normalize):
+    """`loss(model, batch, key)`; gives the network the memory that its loss needs."""
+    training, label_weight = config.training, config.loss.label_weight
+    setting = Setting(
+        num_bits=config.model.num_bits,
+        num_labels=pairs.num_labels,
+        num_pairs=len(pairs),
+        train=parts.train,
+        num_steps=training.num_epochs * (len(parts.train) // training.batch_size),
+        seed=config.seed,
+    )
+    kind = choose("loss", LOSSES, config.loss.name)
+    loss = kind.make(setting, **loss_options(config.loss))
+    if kind.memory is not None:
+        network.memory = kind.memory(setting)
+
+    def training_loss(model, batch, key):
+        words, window, dropout = jax.random.split(key, 3)
+        text, labels = batch["text"], batch["labels"]
+        if training.word_dropout:
+            text = drop_words(words, text, training.word_dropout)
+        rngs = nnx.Rngs(dropout=dropout)
+        if training.cached_maps:
+            maps = jnp.asarray(batch["image"], jnp.float32)
+            if training.map_crop:
+                maps = crop_maps(window, maps, training.map_crop)
+            joint = model.joint_from_maps(maps, text, train=True, rngs=rngs)
+        else:
+            images = normalize(batch["image"])
+            joint = model.joint(images, text, train=True, rngs=rngs)
+        value = loss(model.head(joint), batch, getattr(model, "memory", None))
+        if label_weight:
+            logits = model.label_head(joint)  # [B, L]
+            entropy = optax.sigmoid_binary_cross_entropy(logits, labels)
+            value += label_weight * entropy.sum(axis=-1).mean()
+        return value
+
+    return training_loss

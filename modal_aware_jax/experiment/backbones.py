@@ -1,0 +1,86 @@
+"""Names of image backbones, with what their public weights expect."""
+
+import os
+import pathlib
+from collections.abc import Callable
+from typing import NamedTuple
+
+from flax import nnx
+
+from modal_aware_jax.backbones import pretrained
+from modal_aware_jax.backbones.mobilenet import MobileNetV2
+from modal_aware_jax.backbones.resnet import ResNet18
+from modal_aware_jax.experiment.lookup import choose
+
+
+class BackboneKind(NamedTuple):
+    """What a config's backbone name stands for.
+
+    Attributes:
+      constructor: of the module.
+      load: fills it with public weights.
+      mean, deviation: of the images those weights expect, of each colour in 0..1.
+      block_of: the number of the block that a parameter's path lies in, from the stem.
+      num_lower_blocks: how many blocks `lower` has.
+    """
+
+    constructor: Callable
+    load: Callable
+    mean: tuple[float, float, float]
+    deviation: tuple[float, float, float]
+    block_of: Callable[[tuple], int]
+    num_lower_blocks: int
+
+
+def _resnet_block(path):
+    return 0 if path[0] == "stem" else 1 + 2 * int(path[1]) + int(path[2])
+
+
+BACKBONES = {
+    "resnet18": BackboneKind(
+        ResNet18,
+        pretrained.load_resnet18,
+        (0.485, 0.456, 0.406),
+        (0.229, 0.224, 0.225),
+        _resnet_block,
+        num_lower_blocks=7,
+    ),
+    "mobilenet_v2": BackboneKind(
+        MobileNetV2,
+        pretrained.load_mobilenet_v2,
+        (0.5, 0.5, 0.5),
+        (0.5, 0.5, 0.5),
+        lambda path: int(path[1]),
+        num_lower_blocks=14,
+    ),
+}
+
+
+def find_weights(name: str, data_dir: str) -> pathlib.Path | str:
+    """A weights file as given, or in a folder `weights` beside or above the data."""
+    if name.startswith("hf-hub:"):
+        return name
+    given = pathlib.Path(name).expanduser()
+    places = [given]
+    if not given.is_absolute():
+        above = pathlib.Path(os.path.abspath(os.path.expanduser(data_dir)))
+        for folder_above in (above, *above.parents):
+            places += [folder_above / given, folder_above / "weights" / given]
+    for place in places:
+        if place.is_file():
+            return place
+    raise ValueError(
+        f"The weights {name} were not found: neither as given nor in the data folder, "
+        "a folder above it, or a folder `weights` in one of these. Name the file with "
+        "--config.backbone.weights=FILE, or train from scratch with "
+        "--config.backbone.weights=''."
+    )
+
+
+def backbone(config, data_dir: str, rngs: nnx.Rngs) -> nnx.Module:
+    """The image backbone of `config.backbone`, with its weights where given."""
+    kind = choose("backbone", BACKBONES, config.name)
+    module = kind.constructor(**config.options, rngs=rngs)
+    if config.weights:
+        kind.load(module, find_weights(config.weights, data_dir))
+    return module

@@ -1,0 +1,193 @@
+"""Names of losses, with the options they start from.
+
+Every loss fits every network. Options are the common public ports'; where the authors
+themselves use others, the loss says so (`losses/pairwise.py`, `losses/central.py`).
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from modal_aware_jax.experiment.lookup import choose
+from modal_aware_jax.losses import central, pairwise, triplet
+from modal_aware_jax.losses.contrastive import contrastive
+from modal_aware_jax.losses.triplet_graded import graded_margin, graded_weight
+from modal_aware_jax.losses.triplet_mining import active_triplets, batch_hard, semi_hard
+from modal_aware_jax.training.memory import CodeBank, StepCount
+
+
+class Setting(NamedTuple):
+    """What a loss may ask of a run.
+
+    Attributes:
+      num_bits, num_labels: K and L.
+      num_pairs: of the collection.
+      train: positions of the training pairs.
+      num_steps: of the whole training.
+      seed: of the run.
+    """
+
+    num_bits: int
+    num_labels: int
+    num_pairs: int
+    train: np.ndarray
+    num_steps: int
+    seed: int
+
+
+class Loss(NamedTuple):
+    """A row of the table.
+
+    Attributes:
+      make: `make(setting, **options)` -> `loss(u, batch, memory)` of relaxed bits
+        u [B, K] before tanh and of the batch's `labels` [B, L] and `index` [B].
+      options: what `make` takes, and its values where the config gives no other.
+      memory: `memory(setting)` -> a module of variables that the loss reads and
+        renews, or None.
+    """
+
+    make: Callable
+    options: dict[str, Any]
+    memory: Callable[[Setting], nnx.Module] | None = None
+
+
+def _of_batch(loss):
+    """A loss of the batch's relaxed bits and labels alone."""
+
+    def make(setting, **options):
+        del setting
+        return lambda u, batch, memory: loss(u, batch["labels"], **options)
+
+    return make
+
+
+def _after_tanh(loss):
+    def after_tanh(u, labels, **options):
+        return loss(jnp.tanh(u), labels, **options)
+
+    return _of_batch(after_tanh)
+
+
+def _dsh(setting, *, margin_per_bit, quantization_weight):
+    margin = margin_per_bit * setting.num_bits
+    loss = functools.partial(
+        pairwise.dsh, margin=margin, quantization_weight=quantization_weight
+    )
+    return _of_batch(loss)(setting)
+
+
+def staged_beta(step: jax.Array, num_steps: int, num_stages: int) -> jax.Array:
+    """HashNet's β = √(stage + 1), the run cut into stages of equal length.
+
+    Public code trains for 150 epochs in stages of 20: eight, whatever a run's length.
+
+    >>> [round(float(staged_beta(step, 160, 8)), 3) for step in (0, 19, 20, 159)]
+    [1.0, 1.0, 1.414, 2.828]
+    """
+    starts = jnp.asarray(np.arange(1, num_stages) * num_steps // num_stages)
+    stage = jnp.sum(step >= starts)
+    return jnp.sqrt(stage + 1.0)
+
+
+def _hashnet(setting, *, alpha, num_stages):
+    def loss(u, batch, count):
+        beta = staged_beta(count(), setting.num_steps, num_stages)
+        return pairwise.hashnet(u, batch["labels"], alpha=alpha, beta=beta)
+
+    return loss
+
+
+def _dpsh_bank(setting, *, quantization_weight):
+    rows = np.full(setting.num_pairs, len(setting.train), np.int32)
+    rows[setting.train] = np.arange(len(setting.train))
+
+    def loss(u, batch, bank):
+        # Renewed before the loss, as public code does: no code is older than an epoch.
+        codes, labels = bank(jnp.asarray(rows)[batch["index"]], u, batch["labels"])
+        return pairwise.dpsh(
+            u,
+            batch["labels"],
+            quantization_weight=quantization_weight,
+            bank=codes,
+            bank_labels=labels,
+        )
+
+    return loss
+
+
+def _csq(setting, *, quantization_weight):
+    bits, seed = setting.num_bits, setting.seed
+    loss = functools.partial(
+        central.csq,
+        centers=central.hash_centers(setting.num_labels, bits, seed),
+        tie_bits=central.tie_bits(bits, seed),
+        quantization_weight=quantization_weight,
+    )
+    return _of_batch(loss)(setting)
+
+
+def _bank(setting):
+    return CodeBank(len(setting.train), setting.num_bits, setting.num_labels)
+
+
+def _count(setting):
+    del setting
+    return StepCount()
+
+
+LOSSES = {
+    "triplet_ranking": Loss(_after_tanh(triplet.triplet_ranking), {"margin": 2.0}),
+    "triplet_active": Loss(_after_tanh(active_triplets), {"margin": 2.0}),
+    "triplet_hard": Loss(_after_tanh(batch_hard), {"margin": 2.0}),
+    "triplet_semi_hard": Loss(_after_tanh(semi_hard), {"margin": 2.0}),
+    "triplet_graded_margin": Loss(_after_tanh(graded_margin), {"margin": 2.0}),
+    "triplet_graded_weight": Loss(_after_tanh(graded_weight), {"margin": 2.0}),
+    "contrastive": Loss(_after_tanh(contrastive), {"margin": 2.0}),
+    "dpsh": Loss(_of_batch(pairwise.dpsh), {"quantization_weight": 0.1}),
+    "dpsh_bank": Loss(_dpsh_bank, {"quantization_weight": 0.1}, _bank),
+    "dsh": Loss(_dsh, {"margin_per_bit": 2.0, "quantization_weight": 0.1}),
+    "hashnet": Loss(_hashnet, {"alpha": 0.1, "num_stages": 8}, _count),
+    "csq": Loss(_csq, {"quantization_weight": 1e-4}),
+    "ninh": Loss(_of_batch(triplet.ninh), {"margin": 1.0}),
+}
+
+
+def default_options() -> dict[str, dict]:
+    """The options of every loss by its name: a config's `loss.options`."""
+    return {name: dict(loss.options) for name, loss in LOSSES.items()}
+
+
+def loss_options(config) -> dict[str, Any]:
+    """The options of the loss that `config.loss` names.
+
+    Args:
+      config: of the section `loss`: `name`, and `options` by name of the loss; what is
+        missing there is the table's.
+    """
+    options = dict(choose("loss", LOSSES, config.name).options)
+    for name in config.options:
+        if name not in LOSSES:
+            raise ValueError(
+                f"config.loss.options.{name} belongs to no loss: the options stand "
+                f"under its name, such as config.loss.options.{config.name}.{name}."
+            )
+    given = dict(config.options.get(config.name, {}))
+    unknown = sorted(given.keys() - options.keys())
+    if unknown:
+        raise ValueError(
+            f"config.loss.options.{config.name} has no {', '.join(unknown)}; the loss "
+            f"takes {', '.join(options)}."
+        )
+    return options | given
+
+
+def settled(config) -> dict[str, Any]:
+    """The config's values, with the options of its own loss only: what the run is."""
+    values = config.to_dict()
+    values["loss"]["options"] = loss_options(config.loss)
+    return values

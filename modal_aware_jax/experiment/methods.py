@@ -1,0 +1,170 @@
+"""The methods of the papers' tables: each a network and the loss it is trained with.
+
+All share backbone, text branch, hidden layer, data, schedule and evaluation; a row says
+what is its own. The options of the losses are in `experiment/losses.py`.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+from flax import nnx
+
+from modal_aware_jax.blocks.channel_attention import (
+    ChannelAttention,
+    SqueezedChannelAttention,
+    mean_one_softmax,
+)
+from modal_aware_jax.blocks.kernel_network import KernelNetwork, bounded_residual
+from modal_aware_jax.blocks.modal_aware import ModalAwareBlock, PassThrough
+from modal_aware_jax.data.collection import Collection
+from modal_aware_jax.experiment.backbones import backbone
+from modal_aware_jax.experiment.lookup import choose
+from modal_aware_jax.fusion import (
+    CompactBilinear,
+    Concat,
+    ElementwiseProduct,
+    ElementwiseSum,
+    FactorizedBilinear,
+    GatedMultimodalUnit,
+    LowRankBilinear,
+)
+from modal_aware_jax.hashing.divide_and_encode import DivideAndEncodeHead
+from modal_aware_jax.hashing.head import HashHead
+from modal_aware_jax.hashing.hidden import HiddenLayer, NoHiddenLayer
+from modal_aware_jax.models.multimodal_hashing import MultimodalHashing
+from modal_aware_jax.models.unimodal import ImageHashing, TextHashing
+
+
+class Method(NamedTuple):
+    """A row of the table.
+
+    Attributes:
+      title: what tables and figures call it.
+      network: constructor `(make_backbone, text_features, num_bits, *, text_widths,
+        hidden, num_labels, rngs)`; `make_backbone(rngs)` gives the image backbone.
+      loss: a name of `LOSSES`; a config's `loss.name` may be another one.
+    """
+
+    title: str
+    network: Callable
+    loss: str = "triplet_ranking"
+
+
+def _low_rank_kernel(image_features, text_features, **options):
+    """The same functions as the literal kernel network's, with fewer weights."""
+    rank = min(image_features + 1, text_features)
+    return KernelNetwork(image_features, text_features, rank=rank, **options)
+
+
+_bounded_kernel = functools.partial(_low_rank_kernel, similarity=bounded_residual)
+_mean_one_attention = functools.partial(SqueezedChannelAttention, gate=mean_one_softmax)
+
+
+def _block(kernel_network, channel_attention):
+    return functools.partial(
+        ModalAwareBlock,
+        kernel_network=kernel_network,
+        channel_attention=channel_attention,
+    )
+
+
+# The blocks of MultimodalHashing by method: the recommended form, the paper's literal
+# form, the same with the exactly equivalent low-rank kernel, the recommended form
+# without one half, and no blocks at all.
+BLOCKS = {
+    "modal_aware": _block(_bounded_kernel, _mean_one_attention),
+    "modal_aware_paper": _block(KernelNetwork, ChannelAttention),
+    "modal_aware_low_rank": _block(_low_rank_kernel, ChannelAttention),
+    "modal_aware_squeezed": _block(_low_rank_kernel, SqueezedChannelAttention),
+    "no_kernel": _mean_one_attention,
+    "no_attention": _bounded_kernel,
+    "concat": PassThrough,
+}
+
+
+def _joint(block, fusion=Concat):
+    def network(make_backbone, text_features, num_bits, *, rngs, **options):
+        trunk = make_backbone(rngs)
+        return MultimodalHashing(
+            trunk,
+            text_features,
+            num_bits,
+            block=block,
+            fusion=fusion,
+            rngs=rngs,
+            **options,
+        )
+
+    return network
+
+
+def _fused(fusion, features):
+    """No blocks; what joins the two vectors is all the method adds."""
+    return _joint(PassThrough, functools.partial(fusion, features=features))
+
+
+def _image(head=HashHead):
+    def network(make_backbone, text_features, num_bits, *, text_widths, rngs, **heads):
+        del text_features, text_widths
+        return ImageHashing(
+            make_backbone(rngs), num_bits, head=head, rngs=rngs, **heads
+        )
+
+    return network
+
+
+def _text(make_backbone, text_features, num_bits, **options):
+    del make_backbone
+    return TextHashing(text_features, num_bits, **options)
+
+
+METHODS = {
+    "modal_aware": Method("modal-aware", _joint(BLOCKS["modal_aware"])),
+    "modal_aware_paper": Method(
+        "modal-aware, literal", _joint(BLOCKS["modal_aware_paper"])
+    ),
+    "modal_aware_low_rank": Method(
+        "modal-aware, literal with low-rank kernel",
+        _joint(BLOCKS["modal_aware_low_rank"]),
+    ),
+    "modal_aware_squeezed": Method(
+        "modal-aware, low-rank kernel, squeezed attention",
+        _joint(BLOCKS["modal_aware_squeezed"]),
+    ),
+    "no_kernel": Method("w/o kernel network", _joint(BLOCKS["no_kernel"])),
+    "no_attention": Method("w/o attention", _joint(BLOCKS["no_attention"])),
+    "concat": Method("Concat", _joint(PassThrough)),
+    "sum": Method("sum", _fused(ElementwiseSum, 512)),
+    "product": Method("product", _fused(ElementwiseProduct, 512)),
+    "gmu": Method("GMU", _fused(GatedMultimodalUnit, 512)),
+    "mcb": Method("MCB", _fused(CompactBilinear, 8000)),
+    "mlb": Method("MLB", _fused(LowRankBilinear, 512)),
+    "mfb": Method("MFB", _fused(FactorizedBilinear, 512)),
+    "text": Method("TextHash", _text),
+    "image": Method("DTH", _image()),
+    "dpsh": Method("DPSH", _image(), "dpsh_bank"),
+    "dsh": Method("DSH", _image(), "dsh"),
+    "hashnet": Method("HashNet", _image(), "hashnet"),
+    "csq": Method("CSQ", _image(), "csq"),
+    "contrastive": Method("contrastive", _image(), "contrastive"),
+    "divide_and_encode": Method(
+        "divide and encode", _image(DivideAndEncodeHead), "ninh"
+    ),
+}
+
+
+def model(config, pairs: Collection) -> nnx.Module:
+    """The network of `config.model`, for the text of a collection."""
+    hidden = NoHiddenLayer
+    if config.model.hidden_features:
+        hidden = functools.partial(HiddenLayer, features=config.model.hidden_features)
+    return choose("method", METHODS, config.model.method).network(
+        functools.partial(backbone, config.backbone, config.data.get("dir", "")),
+        pairs.num_text_features,
+        config.model.num_bits,
+        text_widths=tuple(config.model.text_widths),
+        hidden=hidden,
+        num_labels=pairs.num_labels if config.loss.label_weight else None,
+        rngs=nnx.Rngs(config.seed),
+    )
