@@ -1,0 +1,89 @@
+"""Every config for every method, and one clear message for a mistyped argument."""
+
+import pathlib
+import runpy
+import subprocess
+import sys
+
+import pytest
+
+from modal_aware_jax import build
+from modal_aware_jax.experiment.losses import loss_options
+from modal_aware_jax.overrides import ArgumentError
+
+CONFIGS = sorted((pathlib.Path(__file__).parent.parent / "configs").glob("*.py"))
+
+
+@pytest.fixture(params=CONFIGS, ids=lambda path: path.stem)
+def get_config(request):
+    return runpy.run_path(str(request.param))["get_config"]
+
+
+def test_every_method_has_its_config(get_config):
+    for method, row in build.METHODS.items():
+        config = get_config(f"method={method},bits=48,seed=3")
+        assert config.model.method == method and config.loss.name == row.loss
+        assert config.model.num_bits == 48 and config.seed == 3
+        assert config.data.source in build.SOURCES
+        assert config.backbone.name in build.BACKBONES
+        assert loss_options(config.loss) == build.LOSSES[row.loss].options
+
+
+def test_without_arguments_it_is_the_recommended_method(get_config):
+    config = get_config()
+    assert config.model.method == "modal_aware" and config.seed == 0
+    assert config == get_config("")
+
+
+@pytest.mark.parametrize(
+    ("arg", "message"),
+    [
+        ("metod=gmu", "config argument 'metod' is unknown; did you mean 'method'?"),
+        ("method=gmuu", "config argument method=gmuu is unknown; did you mean 'gmu'?"),
+        ("bits=many", "config argument bits takes a whole number such as .*'many'"),
+        ("bits=-3", "config argument bits takes a whole number such as .*'-3'"),
+        ("gmu", "config argument 'gmu' is no name=value; the arguments are .*method="),
+        ("bits=16,bits=32", "config argument 'bits' is given twice"),
+    ],
+)
+def test_a_mistyped_argument_is_named(get_config, arg, message):
+    with pytest.raises(ArgumentError, match=message):
+        get_config(arg)
+
+
+@pytest.mark.parametrize("name", ["flickr", "nus_wide", "iapr_tc12"])
+def test_the_variants_of_the_large_collections(name):
+    path = next(path for path in CONFIGS if path.stem == name)
+    get_config = runpy.run_path(str(path))["get_config"]
+    for variant in ("full", "quick"):
+        cached = get_config(f"variant={variant}").training.cached_maps
+        assert cached == (variant == "quick")
+    with pytest.raises(ArgumentError, match="did you mean 'quick'"):
+        get_config("variant=quik")
+
+
+def test_a_mistake_on_the_command_line_is_one_line():
+    path = next(path for path in CONFIGS if path.stem == "shapes")
+    done = subprocess.run(
+        [sys.executable, "-m", "modal_aware_jax.main", f"--config={path}:metod=gmu"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1 and "did you mean 'method'?" in done.stderr
+
+
+def test_options_stand_under_the_name_of_their_loss():
+    config = runpy.run_path(str(CONFIGS[-1]))["get_config"]("method=dpsh")
+    config.loss.name = "contrastive"
+    config.loss.options.contrastive.margin = 3.0
+    assert loss_options(config.loss) == {"margin": 3.0}
+    assert build.settled(config)["loss"]["options"] == {"margin": 3.0}
+    config.loss.options.contrastive.margn = 3.0
+    with pytest.raises(ValueError, match="contrastive has no margn; .* takes margin"):
+        loss_options(config.loss)
+    config.loss.options = {"margin": 2.0}
+    with pytest.raises(ValueError, match="such as config.loss.options.contrastive.mar"):
+        loss_options(config.loss)
+    config.loss.options = {}  # a config of one's own need not list them
+    assert loss_options(config.loss) == {"margin": 2.0}
