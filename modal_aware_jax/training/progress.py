@@ -1,5 +1,6 @@
 """What a waiting user sees: a bar on a terminal, plain lines anywhere else."""
 
+import contextvars
 import sys
 import time
 
@@ -11,6 +12,11 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+
+
+# A view of several runs, in which the bars of each of them show themselves: an object
+# with `step(label, done, total, text)` and `message(text)`.
+VIEW = contextvars.ContextVar("VIEW", default=None)
 
 
 class ProgressBar:
@@ -32,7 +38,9 @@ class ProgressBar:
         self._label, self._total, self._done, self._every = label, total, done, every
         self._start, self._first = None, done
         self._shown = time.monotonic() - every
-        self._bar = None
+        self._bar, self._view = None, VIEW.get()
+        if self._view is not None:
+            return
         if self._console.is_terminal or self._console.is_jupyter:
             self._bar = Progress(
                 TextColumn("{task.description}"),
@@ -61,6 +69,9 @@ class ProgressBar:
         if self._start is None and done > self._done:
             self._start, self._first = now, done  # what came before was compiling
         self._done = done
+        if self._view is not None:
+            self._view.step(self._label, done, self._total, text)
+            return
         if self._bar is not None:
             self._bar.update(self._task, completed=done, text=text)
             return
@@ -71,7 +82,9 @@ class ProgressBar:
 
     def print(self, message: str) -> None:
         """A line of its own, above the bar."""
-        if self._bar is not None:
+        if self._view is not None:
+            self._view.message(message)
+        elif self._bar is not None:
             self._bar.print(message, markup=False, highlight=False)
         else:
             print(message, flush=True)
