@@ -52,6 +52,8 @@ def get_config(arg: str = "") -> ConfigDict:
                 "num_train": 10_000,
                 "num_validation": 1000,
                 "split_seed": 0,
+                "text": "bag",  # or tfidf, or sentence: vectors of the captions
+                "sentence_model": "",  # a folder; the installed model where empty
             },
             "backbone": {
                 "name": choice["backbone"],

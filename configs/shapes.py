@@ -24,6 +24,8 @@ def get_config(arg: str = "") -> ConfigDict:
                 "num_train": 3000,
                 "num_validation": 400,
                 "split_seed": 0,
+                "text": "bag",  # or tfidf, or sentence: vectors of the captions
+                "sentence_model": "",  # a folder; the installed model where empty
             },
             "backbone": {
                 "name": "resnet18",

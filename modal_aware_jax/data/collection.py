@@ -15,10 +15,10 @@ class Collection:
       ids: [N] unique strings.
       images: N encoded images (JPEG or PNG bytes) with random access by position;
         small when pickled, so that reading processes can have a copy.
-      text: [N, T] bag of words (uint8) or sentence vectors (float32).
+      text: [N, T] bag of words (uint8), or TF-IDF or sentence vectors (float32).
       captions: N readable texts (tags or sentences), for display.
       labels: [N, L] of 0 and 1 (uint8).
-      vocabulary: the T words of the bag; empty where `text` holds vectors.
+      vocabulary: the T words of the columns; empty where `text` holds sentence vectors.
       label_names: the L names.
 
     Example:
@@ -46,7 +46,7 @@ class Collection:
         put("vocabulary", tuple(self.vocabulary))
         put("label_names", tuple(self.label_names))
         text = np.asarray(self.text)
-        is_bag = bool(self.vocabulary)
+        is_bag = bool(self.vocabulary) and text.dtype != np.float32
         put("text", text.astype(np.uint8 if is_bag else np.float32, copy=False))
         labels = np.asarray(self.labels)
         put("labels", labels.astype(np.uint8, copy=False))

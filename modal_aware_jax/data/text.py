@@ -116,8 +116,32 @@ def bag_of_words(
     return bags
 
 
+def rarity(bags: np.ndarray) -> np.ndarray:
+    """The weight of each word, log((1 + n) / (1 + df)) + 1 -> float64 [T].
+
+    Args:
+      bags: [n, T] word counts of the documents to count on: the training pairs.
+
+    Example:
+      >>> rarity(np.array([[1, 1], [1, 0]])).round(2)
+      array([1.  , 1.41])
+    """
+    frequency = (np.asarray(bags) > 0).sum(axis=0)
+    return np.log((1 + len(bags)) / (1 + frequency)) + 1
+
+
+def weigh(bags: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Bags [N, T] times the weight of each word [T], rows of unit length -> float32.
+
+    Rows without words stay zero.
+    """
+    weighted = bags * weights.reshape(1, -1)
+    length = np.linalg.norm(weighted, axis=1, keepdims=True)
+    return (weighted / np.where(length > 0, length, 1)).astype(np.float32)
+
+
 def tf_idf(bags: np.ndarray, *, train: np.ndarray | None = None) -> np.ndarray:
-    """Weights words by rarity, log((1 + n) / (1 + df)) + 1, rows of unit length.
+    """Weights words by `rarity`, rows of unit length.
 
     Args:
       bags: [N, T] word counts.
@@ -132,9 +156,4 @@ def tf_idf(bags: np.ndarray, *, train: np.ndarray | None = None) -> np.ndarray:
       array([[0.58, 0.81],
              [1.  , 0.  ]], dtype=float32)
     """
-    counted = bags if train is None else bags[train]
-    frequency = (counted > 0).sum(axis=0)
-    rarity = np.log((1 + len(counted)) / (1 + frequency)) + 1
-    weighted = bags * rarity
-    length = np.linalg.norm(weighted, axis=1, keepdims=True)
-    return (weighted / np.where(length > 0, length, 1)).astype(np.float32)
+    return weigh(bags, rarity(bags if train is None else bags[train]))

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import pathlib
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from flax import nnx
 from modal_aware_jax.data import protocol
 from modal_aware_jax.data.collection import Collection
 from modal_aware_jax.data.prepare import default_prepared_dir
+from modal_aware_jax.data.text_vectors import represent, text_encoder
 from modal_aware_jax.experiment.backbones import BACKBONES
 from modal_aware_jax.experiment.inputs import crop_maps, drop_words, normalizer
 from modal_aware_jax.experiment.lookup import choose
@@ -29,7 +31,8 @@ class Experiment:
     Attributes:
       name: what the tables call it.
       config: the config as plain JSON, kept with the run.
-      collection, split: the pairs and their parts.
+      collection, split: the pairs, their text as the network reads it; their parts.
+      text: the encoder of texts, new ones too (see `data/text_vectors.py`).
       model: freshly initialised, with pretrained weights where asked for.
       is_trained, is_lower: whether the parameter of a path is trained; whether it
         belongs to the backbone's lower half.
@@ -44,6 +47,7 @@ class Experiment:
     seed: int
     collection: Collection
     split: protocol.Split
+    text: Any
     model: nnx.Module
     is_trained: Callable
     is_lower: Callable
@@ -67,7 +71,7 @@ def experiment(config, pairs: Collection | None = None) -> Experiment:
 
     Args:
       config: a locked ConfigDict of one run, as in `configs/`.
-      pairs: the collection, where it was read already.
+      pairs: the collection as its source gives it, where it was read already.
     """
     pairs = collection(config.data) if pairs is None else pairs
     data, training = config.data, config.training
@@ -80,6 +84,14 @@ def experiment(config, pairs: Collection | None = None) -> Experiment:
         labels=pairs.labels,
         queries_per_label=data.get("queries_per_label", None),
     )
+    text = text_encoder(
+        data.get("text", "bag"),
+        pairs,
+        parts.train,
+        sentence_model=data.get("sentence_model", ""),
+        folder=_prepared_dir(data) / "text",
+    )
+    pairs = represent(pairs, text)
     network = model(config, pairs)
     kind = choose("backbone", BACKBONES, config.backbone.name)
     normalize = normalizer(kind.mean, kind.deviation)
@@ -110,6 +122,7 @@ def experiment(config, pairs: Collection | None = None) -> Experiment:
         seed=config.seed,
         collection=pairs,
         split=parts,
+        text=text,
         model=network,
         is_trained=is_trained,
         is_lower=is_lower,
@@ -131,6 +144,12 @@ def experiment(config, pairs: Collection | None = None) -> Experiment:
         validation_database=training.validation_database or None,
         workers=training.workers,
     )
+
+
+def _prepared_dir(data):
+    """Where the data's source keeps what it prepared."""
+    given = data.get("options", {}).get("prepared_dir", None)
+    return pathlib.Path(given or default_prepared_dir()).expanduser()
 
 
 def _training_loss(config, pairs, parts, network, normalize):

@@ -11,6 +11,7 @@ from flax import nnx
 
 import modal_aware_jax
 from modal_aware_jax.build import Experiment
+from modal_aware_jax.data.text_vectors import BagOfWords
 from modal_aware_jax.hashing.exported import PLATFORMS, export_encoder
 from modal_aware_jax.modes.evaluate import load_run
 from modal_aware_jax.modes.model_files import FACTS, PROGRAM, WEIGHTS, flat_variables
@@ -40,6 +41,12 @@ def export_run(
     """
     from safetensors.numpy import save_file
 
+    if type(experiment.text) is not BagOfWords:
+        raise ValueError(
+            "export: the program reads bags of words; this run has "
+            f"config.data.text={experiment.config['data']['text']}. Encode with the "
+            "run itself: --mode=encode --workdir=..."
+        )
     record = load_run(experiment, workdir, step)
     pairs, model = experiment.collection, experiment.model
     graphdef, state = nnx.split(model)

@@ -10,8 +10,9 @@ from flax import nnx
 from PIL import Image, UnidentifiedImageError
 
 from modal_aware_jax.build import Experiment
-from modal_aware_jax.data import pipeline, text
+from modal_aware_jax.data import pipeline
 from modal_aware_jax.data.collection import Collection
+from modal_aware_jax.data.text_vectors import BagOfWords
 from modal_aware_jax.hashing.encode import encode
 from modal_aware_jax.modes.encode import (
     encode_collection,
@@ -62,6 +63,7 @@ def search_run(
     return _search(
         lambda batch: relaxed(state, batch),
         pairs,
+        experiment.text,
         index,
         workdir,
         size=experiment.image_size,
@@ -103,6 +105,7 @@ def search_with_model(
     return _search(
         model.relaxed,
         pairs,
+        BagOfWords(pairs),
         index,
         workdir,
         size=model.image_size,
@@ -119,12 +122,11 @@ def _check_query(image, words):
         )
 
 
-def _search(relaxed, pairs, index, workdir, *, size, image, words, k):
+def _search(relaxed, pairs, text, index, workdir, *, size, image, words, k):
     pixels = _read(image, size) if image else np.full((size, size, 3), 128, np.uint8)
-    bag = _bag(pairs, words)
     batch = {
         "image": pixels[None],
-        "text": bag[None].astype(np.float32),
+        "text": _encode_text(text, words),
         "index": np.zeros(1, np.int32),
     }
     query, _ = encode(relaxed, [batch])
@@ -185,11 +187,9 @@ def _read(path, size):
         ) from error
 
 
-def _bag(pairs, words):
-    """The bag of words of a text, [T]; names the words that the model never saw."""
-    tokens = text.tokenize(words)
-    position = {word: i for i, word in enumerate(pairs.vocabulary)}
-    unknown = [token for token in tokens if token not in position]
+def _encode_text(encoder, words):
+    """The vector of a text, [1, T]; names the words that the model never saw."""
+    known, unknown = encoder.split(words)
     if unknown:
         print(f"Not in the vocabulary, so not searched for: {', '.join(unknown)}")
-    return text.bag_of_words([tokens], pairs.vocabulary)[0]
+    return encoder.encode([known])
