@@ -49,8 +49,6 @@ def get_config(arg: str = "") -> ConfigDict:
                 "split_seed": 0,
                 "text": "bag",  # or tfidf, or sentence: vectors of the captions
                 "sentence_model": "",  # a folder; the installed model where empty
-                "text": "bag",  # or tfidf, or sentence: vectors of the captions
-                "sentence_model": "",  # a folder; the installed model where empty
             },
             "backbone": {
                 "name": choice["backbone"],
