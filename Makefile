@@ -18,7 +18,7 @@ MODULE_TESTS := $(wildcard $(patsubst %,tests/test_%.py, \
 	multimodal_hashing nnx_drop_in resnet update))
 
 .PHONY: help setup demo test test-slow test-tree test-py312 lint format \
-	requirements clean
+	notebooks requirements clean
 
 help: ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -77,6 +77,9 @@ $(STAMP): pyproject.toml requirements.txt
 	$(BIN)/python -m pip install -qq --disable-pip-version-check \
 		--no-deps --no-build-isolation --editable .
 	@touch $@
+
+notebooks: $(STAMP) ## run the notebooks and keep their outputs
+	$(BIN)/python notebooks/execute.py
 
 requirements: ## pin the newest packages again (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes \
