@@ -119,48 +119,21 @@ def test_codes_made_elsewhere(run, tmp_path):
     assert (tmp_path / "report" / "index.html").exists()
 
 
-def test_a_finished_cell_is_not_run_again(tmp_path):
-    config = tiny_config("text")
-    cells = [("text", 16, 0)]
-    first = compare.run_cells(config, cells, tmp_path)
-    record = json.loads((tmp_path / "text-16-0" / "cell.json").read_text())
-    record["result"]["map_expected"] = 0.125  # what only the file says
-    (tmp_path / "text-16-0" / "cell.json").write_text(json.dumps(record))
-    again = compare.run_cells(config, cells, tmp_path)
-    assert again["text", 16, 0]["map_expected"] == 0.125
-    assert first["text", 16, 0]["map_expected"] != 0.125
-    with config.unlocked():
-        config.training.num_epochs = 3
-    with pytest.raises(ValueError, match="a finished cell of another config"):
-        compare.run_cells(config, cells, tmp_path)
-
-
-def test_the_summary_by_hand():
-    def cell(scores):
-        return {
-            "average_precision": np.array(scores),
-            "map_expected": float(np.mean(scores)),
-            "map_index": float(np.mean(scores)),
-        }
-
-    results = {
-        ("ours", 8, 0): cell([0.8, 0.6]),
-        ("ours", 8, 1): cell([0.6, 0.6]),
-        ("theirs", 8, 0): cell([0.5, 0.5]),
-        ("theirs", 8, 1): cell([0.5, 0.3]),
-    }
-    ours, theirs = compare.summarise(results, ["ours", "theirs"], [8], [0, 1])
-    assert ours["map"] == pytest.approx(0.65) and ours["lead"] is None
-    assert ours["map_sd"] == pytest.approx(0.05 * 2**0.5)
-    # Per query over the seeds: ours .7 and .6, theirs .5 and .4.
-    np.testing.assert_allclose(
-        [theirs["lead"], theirs["lead_low"], theirs["lead_high"]], 0.2
+def test_a_cell_of_a_comparison_is_an_ordinary_run(tmp_path, capsys):
+    config = tiny_config()
+    cell = compare.Cell("text", 16, 0)
+    finished = compare.run_cells(config, [cell], tmp_path)[cell]
+    assert (tmp_path / "text-16-0" / "report" / "index.html").exists()
+    assert finished.seconds > 0 and finished.result["num_queries"] == 30
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "[1/1] text, 16 bits, seed 0: starts"
+    assert any("seed 0: epoch 2/2 loss" in line for line in lines)
+    score = finished.result["map_expected"]
+    assert lines[-1].startswith(f"[1/1] text, 16 bits, seed 0: MAP {score:.4f} in ")
+    again = modes.evaluate_run(
+        build.experiment(compare.cell_config(config, cell)), tmp_path / "text-16-0"
     )
-    table = compare.markdown([ours, theirs], "ours")
-    assert "| ours | 8 | 0.6500 ± 0.0707 | 2 |  |" in table
-    assert (
-        "| theirs | 8 | 0.4500 ± 0.0707 | 2 | +0.2000 (+0.2000 to +0.2000) |" in table
-    )
+    assert again["map_expected"] == score
 
 
 @pytest.mark.parametrize(

@@ -37,11 +37,13 @@ ASSEMBLY = {
     "build",
     "experiment",
     "linen",
+    "cli",
     "compare",
     "robustness",
 }
 CONFIG_READERS = (
-    *("main.py", "overrides.py", "modes/", "build.py", "compare.py", "robustness.py"),
+    *("main.py", "cli.py", "overrides.py", "modes/", "build.py", "compare/"),
+    "robustness.py",
     *("experiment/", "training/loop.py", "training/run.py"),
 )
 

@@ -8,6 +8,7 @@ import numpy as np
 # Okabe and Ito's colours, told apart by colour-blind readers; markers for print.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vPX"
+LINES = ("-", "--", ":")  # another line style every seven methods
 
 
 def _figure(xlabel, ylabel, title):
@@ -21,7 +22,10 @@ def _figure(xlabel, ylabel, title):
 
 
 def _save(figure, axes, count, path):
-    if count > 1:
+    if count > len(COLOURS):  # beside the curves, not over them
+        figure.set_figwidth(8.4)
+        figure.legend(loc="outside right upper", fontsize="small")
+    elif count > 1:
         axes.legend(fontsize="small", framealpha=0.8)
     figure.savefig(path, format="png")
 
@@ -38,6 +42,7 @@ def _styles(results):
         style = {
             "color": COLOURS[i % len(COLOURS)],
             "marker": MARKERS[i % len(MARKERS)],
+            "linestyle": LINES[i // len(COLOURS) % len(LINES)],
             "markersize": 3.5,
             "label": _legend_text(name),
         }

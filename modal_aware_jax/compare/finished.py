@@ -1,0 +1,65 @@
+"""Finished cells of a comparison, opened again with their weights."""
+
+import pathlib
+from collections.abc import Iterable, Sequence
+
+from modal_aware_jax import build
+from modal_aware_jax.compare.cells import Cell, Finished, cell_config, find_cells
+from modal_aware_jax.modes.evaluate import load_run
+
+
+def chosen_cells(
+    config,
+    workdir: pathlib.Path,
+    *,
+    methods: Sequence[str] = (),
+    bits: int | None = None,
+    seeds: Iterable[int] = (),
+) -> dict[Cell, Finished]:
+    """The finished cells of a config in a workdir, by method, code length and seed.
+
+    Args:
+      config: of any one cell.
+      workdir: of the comparison.
+      methods: in this order; empty: all that are there, in the order of `METHODS`.
+      bits: None: the length that most cells have, the longest of several.
+      seeds: empty: all.
+    """
+    found, left_out = find_cells(config, workdir)
+    for message in left_out:
+        print(f"Left out: {message}")
+    lengths = [cell.bits for cell in found]
+    if bits is None and lengths:
+        bits = max(set(lengths), key=lambda length: (lengths.count(length), length))
+    order = list(methods) or list(build.METHODS)
+    seeds = set(seeds)
+    kept = [
+        cell
+        for cell in found
+        if cell.bits == bits
+        and cell.method in order
+        and (not seeds or cell.seed in seeds)
+    ]
+    missing = [name for name in methods if name not in {cell.method for cell in kept}]
+    if missing or not kept:
+        what = f" of {', '.join(missing)}" if missing else ""
+        raise ValueError(
+            f"{workdir} has no finished cell{what} at {bits} bits with this config. "
+            "Run `python -m modal_aware_jax.compare` first, with the same --config."
+        )
+    kept.sort(key=lambda cell: (order.index(cell.method), cell.seed))
+    return {cell: found[cell] for cell in kept}
+
+
+def open_cell(config, cell: Cell, workdir: pathlib.Path, pairs) -> build.Experiment:
+    """The experiment of a cell with the weights of its last checkpoint.
+
+    Args:
+      config: of any one cell.
+      cell: a finished one.
+      workdir: of the comparison.
+      pairs: the collection as its source gives it.
+    """
+    experiment = build.experiment(cell_config(config, cell), pairs)
+    load_run(experiment, workdir / cell.folder)
+    return experiment

@@ -1,0 +1,148 @@
+"""The report of a comparison: tables, curves and one page."""
+
+import csv
+import json
+import pathlib
+
+from modal_aware_jax.build import METHODS, settled
+from modal_aware_jax.compare.cells import Cell, Finished
+from modal_aware_jax.compare.origin import provenance
+from modal_aware_jax.compare.published import NOTE
+from modal_aware_jax.compare.summary import (
+    ABLATION,
+    in_order,
+    mean_result,
+    of_method,
+    summarise,
+)
+from modal_aware_jax.compare.tables import grid_markdown, latex, long_markdown
+from modal_aware_jax.report.curves import draw_precision_at, draw_precision_recall
+from modal_aware_jax.report.page import write_page
+from modal_aware_jax.report.tables import plain
+
+
+def write_comparison(
+    directory: pathlib.Path,
+    finished: dict[Cell, Finished],
+    config,
+    *,
+    first=(),
+    left_out=(),
+) -> str:
+    """Writes all that a comparison shows, from the cells that are finished.
+
+    comparison.csv, .json, .md and .tex; ablation.md and .tex where the full method and
+    one without a half are there; precision_recall_BITS.png and precision_at_BITS.png;
+    index.html.
+
+    Args:
+      directory: made where it does not exist.
+      finished: at least one.
+      config: of any of the cells.
+      first: methods in the order they are to stand; the very first is ours.
+      left_out: messages on cells that are not in the report.
+
+    Returns:
+      The Markdown table of all rows.
+    """
+    if not finished:
+        raise ValueError("There is no finished cell to report.")
+    directory.mkdir(parents=True, exist_ok=True)
+    methods = in_order(finished, first)
+    source, text = config.data.source, config.data.get("text", "bag")
+    rows = summarise(finished, methods, source=source, text=text)
+    _write_csv(directory / "comparison.csv", rows)
+    record = {"rows": rows, "provenance": _made(finished, config, left_out)}
+    text = json.dumps(plain(record), indent=1, default=str)
+    (directory / "comparison.json").write_text(text + "\n")
+    table = long_markdown(rows, METHODS[methods[0]].title)
+    notes = _notes(rows, left_out)
+    sections = [grid_markdown(rows), table, *notes]
+    (directory / "comparison.md").write_text("\n".join(sections))
+    caption = f"MAP on {source}. " + " ".join(notes)
+    (directory / "comparison.tex").write_text(
+        latex(rows, caption=caption.strip(), label="tab:comparison")
+    )
+    _write_ablation(directory, finished, source)
+    curves = _draw(directory, finished, methods)
+    results = {
+        f"{METHODS[method].title}, {bits} bits": mean_result(cells)
+        for bits in sorted({cell.bits for cell in finished})
+        for method in methods
+        if (cells := of_method(finished, method, bits))
+    }
+    title = f"Comparison on {source}"
+    write_page(directory / "index.html", results, curves=curves, title=title)
+    return table
+
+
+def _write_ablation(directory, finished, source):
+    there = {cell.method for cell in finished}
+    methods = [method for method in ABLATION if method in there]
+    if methods[:1] != ["modal_aware"] or not {"no_kernel", "no_attention"} & there:
+        return
+    rows = summarise(finished, methods, source=source)
+    for row in rows:
+        if row["method"] == "concat":
+            row["title"] = "w/o both (Concat)"
+    table = grid_markdown(rows) + "\n" + long_markdown(rows, METHODS[methods[0]].title)
+    (directory / "ablation.md").write_text(table)
+    caption = f"Ablation on {source}, MAP."
+    (directory / "ablation.tex").write_text(
+        latex(rows, caption=caption, label="tab:ablation")
+    )
+
+
+def _notes(rows, left_out):
+    """What a reader of the table has to know."""
+    notes = []
+    if any(row["map_sd"] is not None for row in rows):
+        notes.append("± is the standard deviation over training seeds.")
+    if any(row["published"] is not None for row in rows):
+        notes.append(NOTE)
+    return [*notes, *(f"Left out: {message}" for message in left_out)]
+
+
+def _write_csv(path, rows):
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _draw(directory, finished, methods):
+    """Both figures of each code length -> (description, path) pairs for the page."""
+    curves = []
+    for bits in sorted({cell.bits for cell in finished}):
+        results = {
+            METHODS[method].title: mean_result(cells)
+            for method in methods
+            if (cells := of_method(finished, method, bits))
+        }
+        for name, draw, what in (
+            ("precision_recall", draw_precision_recall, "Precision over recall"),
+            ("precision_at", draw_precision_at, "Precision among the N nearest"),
+        ):
+            path = directory / f"{name}_{bits}.png"
+            draw(results, path)
+            curves.append((f"{what} at {bits} bits, mean over the seeds", path))
+    return curves
+
+
+def _made(finished, config, left_out):
+    values = settled(config)
+    for key in ("method", "num_bits"):  # these differ from cell to cell
+        del values["model"][key]
+    del values["seed"], values["loss"]["name"], values["loss"]["options"]
+    if values["data"].get("dir"):  # where it lay on this machine tells nobody anything
+        values["data"]["dir"] = pathlib.Path(values["data"]["dir"]).name
+    cells = {
+        cell.folder: {"seconds": one.seconds, **(one.made or {})}
+        for cell, one in sorted(finished.items())
+    }
+    return {
+        "report": provenance(),
+        "cells": cells,
+        "config": values,
+        "left_out": list(left_out),
+    }
