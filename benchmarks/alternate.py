@@ -43,8 +43,12 @@ class Child:
             text=True,
             env={**os.environ, **(environment or {})},
         )
-        for read in (self._read_answers, self._read_words):
-            threading.Thread(target=read, daemon=True).start()
+        self._readers = [
+            threading.Thread(target=read, daemon=True)
+            for read in (self._read_answers, self._read_words)
+        ]
+        for reader in self._readers:
+            reader.start()
 
     def _read_answers(self):
         for line in self._process.stdout:
@@ -78,12 +82,17 @@ class Child:
         return self
 
     def __exit__(self, *_):
-        self._process.stdin.close()
+        with contextlib.suppress(OSError):
+            self._process.stdin.close()
         try:
             self._process.wait(timeout=20)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        for reader in self._readers:
+            reader.join(timeout=20)
+        self._process.stdout.close()
+        self._process.stderr.close()
 
 
 def serve(answer) -> None:
