@@ -109,18 +109,26 @@ class KernelNetwork(nnx.Module):
         self.text_key = dense(image_features, self.rank)  # V^T
         self.text_query = dense(text_features, self.rank)  # T^T
 
-    def __call__(self, image: jax.Array, text: jax.Array):
-        """Maps image [B, H, W, C] and text [B, T] to arrays of the same shapes."""
+    def weights(self, image: jax.Array, text: jax.Array):
+        """The weights of positions and text, [B, H, W] and [B].
+
+        Args:
+          image, text: [B, H, W, C] and [B, T].
+        """
         check_pair(
             "KernelNetwork", image, text, self.image_features, self.text_features
         )
         query = self.image_query(text)  # [B, C]
         scores = position_scores(image, self.image_key, query)  # [B, H, W]
-        weights = self.similarity(scores, self.image_features)
+        positions = self.similarity(scores, self.image_features)
         mean = image.mean(axis=(1, 2))  # [B, C]
         scores = jnp.sum(self.text_key(mean) * self.text_query(text), axis=-1)  # [B]
-        weight = self.similarity(scores, self.rank)
-        return weights[..., None] * image, weight[:, None] * text
+        return positions, self.similarity(scores, self.rank)
+
+    def __call__(self, image: jax.Array, text: jax.Array):
+        """Maps image [B, H, W, C] and text [B, T] to arrays of the same shapes."""
+        positions, weight = self.weights(image, text)
+        return positions[..., None] * image, weight[:, None] * text
 
 
 def low_rank(literal: KernelNetwork) -> KernelNetwork:
