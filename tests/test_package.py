@@ -39,11 +39,12 @@ ASSEMBLY = {
     "linen",
     "cli",
     "compare",
+    "figures",
     "robustness",
 }
 CONFIG_READERS = (
     *("main.py", "cli.py", "overrides.py", "modes/", "build.py", "compare/"),
-    "robustness.py",
+    *("figures.py", "robustness.py"),
     *("experiment/", "training/loop.py", "training/run.py"),
 )
 

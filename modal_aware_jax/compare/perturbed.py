@@ -1,8 +1,8 @@
 """Perturbed pairs through finished networks: from a condition to MAP.
 
-Images are perturbed as the network reads them, at its size. Where networks were trained
-on cached maps of a frozen lower half, that half runs again on the perturbed images, once
-for all that share it. All networks see the same perturbed pairs.
+Images are perturbed as the network reads them, at its size. Where networks were
+trained on cached maps of a frozen lower half, that half runs again on the perturbed
+images, once for all that share it. All networks see the same perturbed pairs.
 """
 
 import itertools

@@ -5,10 +5,7 @@ matplotlib is imported when a figure is drawn; no window, no global state.
 
 import numpy as np
 
-# Okabe and Ito's colours, told apart by colour-blind readers; markers for print.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = "osD^vPX"
-LINES = ("-", "--", ":")  # another line style every seven methods
+from modal_aware_jax.report.styles import COLOURS, line_style
 
 
 def _figure(xlabel, ylabel, title):
@@ -30,23 +27,10 @@ def _save(figure, axes, count, path):
     figure.savefig(path, format="png")
 
 
-def _legend_text(name):
-    """A leading underscore would hide a name from the legend, "$" start a formula."""
-    name = name.replace("$", r"\$")
-    return f" {name}" if name.startswith("_") else name
-
-
 def _styles(results):
     """(name, result, line style) of each method."""
     for i, (name, result) in enumerate(results.items()):
-        style = {
-            "color": COLOURS[i % len(COLOURS)],
-            "marker": MARKERS[i % len(MARKERS)],
-            "linestyle": LINES[i // len(COLOURS) % len(LINES)],
-            "markersize": 3.5,
-            "label": _legend_text(name),
-        }
-        yield name, result, style
+        yield name, result, line_style(i, name)
 
 
 def draw_precision_recall(results: dict, path) -> None:
