@@ -79,14 +79,17 @@ def test_padding_is_small_and_enough(rows):
 
 
 @pytest.mark.parametrize("num_bits", [1, 40, 254, 255, 4096])
-def test_rank_order_across_blocks(num_bits, monkeypatch):
-    monkeypatch.setattr(order, "BLOCK_ROWS", 1000)
+@pytest.mark.parametrize("rows", [1000, 4321])
+def test_rank_order_across_blocks(num_bits, rows):
     rng = np.random.default_rng(0)
     kind = order.distance_type(num_bits)
     distance = rng.integers(0, num_bits + 1, 4321).astype(kind)
     grades = rng.integers(0, 3, 4321).astype(np.uint8)
     sorting = np.argsort(distance, kind="stable")
-    found = order.grades_in_order(distance, grades, num_bits)
+    parts = [
+        (distance[i : i + rows], grades[i : i + rows]) for i in range(0, 4321, rows)
+    ]
+    found = order.grades_in_order(parts, num_bits)
     np.testing.assert_array_equal(found, grades[sorting])
     for count in (1, 77, 4321):
         rows = order.nearest_rows(distance, count, num_bits)

@@ -74,8 +74,8 @@ def evaluate(
         pooled.sum(axis=0), pooled[1], pooled[1].sum()
     )
 
-    def one(ranked, grades):
-        return ranked_average_precision(ranked, np.count_nonzero(grades))
+    def one(ranked, totals):
+        return ranked_average_precision(ranked, totals[1])
 
     by_n = (found / cut).mean(axis=0)
     share = (found / np.maximum(total, 1)[:, None]).mean(axis=0)

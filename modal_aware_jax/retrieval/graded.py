@@ -119,9 +119,9 @@ def ndcg_at(
     if ties == "index":
         terms = np.diff(discounts)
 
-        def one(ranked, all_grades):
+        def one(ranked, of_each_grade):
             sums = np.cumsum(gains[ranked.astype(np.int64)] * terms)
-            return sums[cut - 1], np.bincount(all_grades, minlength=grades)
+            return sums[cut - 1], of_each_grade
 
         for i, found in enumerate(map_ranked(inputs, one, int(cut.max()), grades)):
             dcg[i], totals[i] = found

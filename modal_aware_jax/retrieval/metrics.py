@@ -117,8 +117,8 @@ def average_precision(
         at = min(check_cutoff("average_precision", "at", at), inputs.num_database)
     if ties == "index":
 
-        def one(ranked, grades):
-            total = np.count_nonzero(grades if at is None else ranked)
+        def one(ranked, totals):
+            total = totals[1] if at is None else np.count_nonzero(ranked)
             return ranked_average_precision(ranked, total)
 
         return np.array(map_ranked(inputs, one, at), np.float64)
@@ -197,9 +197,9 @@ def relevant_at(inputs, ns, ties) -> tuple[np.ndarray, np.ndarray]:
     ns = np.minimum(ns, inputs.num_database)
     if ties == "index":
 
-        def one(ranked, grades):
+        def one(ranked, totals):
             found = np.cumsum(ranked)[ns - 1]
-            return np.append(found, np.count_nonzero(grades))
+            return np.append(found, totals[1])
 
         table = np.array(map_ranked(inputs, one, int(ns.max())), np.float64)
         return table[:, :-1], table[:, -1]

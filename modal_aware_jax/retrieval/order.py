@@ -1,12 +1,11 @@
 """Relevance in rank order, equal distances by ascending row: for ties='index'.
 
-NumPy sorts 8- and 16-bit keys by radix, and stably, which XLA does not on a CPU.
-Blocks that stay in the cache are sorted one by one; a row's rank is its place in
-the block, moved by the counts of smaller distances and of earlier blocks.
+NumPy sorts 8- and 16-bit keys by radix, stably and on many threads; XLA does not on a
+CPU. Large databases are sorted in blocks, whose ties are then laid end to end.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -14,7 +13,8 @@ import numpy as np
 from modal_aware_jax.retrieval.inputs import Inputs, last_word_mask, relevance_words
 from modal_aware_jax.retrieval.ranking import CHUNK_ROWS, num_threads
 
-BLOCK_ROWS = 2**16  # a place in a block fits 16 bits
+BLOCK_ROWS = 2**16  # words and distances of so many rows stay in the cache
+SORTED_ROWS = 2**19  # rows sorted at once: 16 bytes each, in every thread
 
 
 def code_columns(codes: np.ndarray, mask: np.ndarray | None = None) -> list[np.ndarray]:
@@ -63,28 +63,25 @@ def nearest_rows(distance: np.ndarray, count: int, largest: int) -> np.ndarray:
     return rows[np.argsort(distance[rows], kind="stable")[:count]]
 
 
-def grades_in_order(distance: np.ndarray, grades: np.ndarray, largest: int):
-    """`grades` [N] of all rows, by distance and then by row."""
-    edges = np.arange(largest + 2, dtype=distance.dtype)
-    starts = range(0, len(distance), BLOCK_ROWS)
-    begins = np.empty((len(starts), largest + 2), np.int64)
-    found = []
-    for begin, start in zip(begins, starts, strict=True):
-        block = slice(start, start + BLOCK_ROWS)
-        order = np.argsort(distance[block], kind="stable")
-        ordered = distance[block][order]
-        begin[:] = np.searchsorted(ordered, edges)
-        ranked = grades[block][order]
-        place = np.flatnonzero(ranked)
-        found.append((place.astype(np.uint16), ordered[place], ranked[place]))
-    counts = np.diff(begins, axis=1)
-    total = counts.sum(axis=0)
-    base = np.cumsum(total) - total + np.cumsum(counts, axis=0) - counts
-    base -= begins[:, :-1]
-    result = np.zeros(len(grades), grades.dtype)
-    for (place, at, values), shift in zip(found, base, strict=True):
-        result[shift[at] + place] = values
-    return result
+def grades_in_order(parts: Iterable[tuple[np.ndarray, np.ndarray]], largest: int):
+    """Grades [N] of all rows, by distance and then by row.
+
+    Args:
+      parts: (distances, grades) of consecutive rows, SORTED_ROWS or fewer at a time.
+      largest: the largest possible distance.
+    """
+    blocks = []
+    for distance, grades in parts:
+        order = np.argsort(distance, kind="stable")
+        edges = np.arange(largest + 2, dtype=distance.dtype)
+        starts = np.searchsorted(distance, edges, sorter=order).tolist()
+        blocks.append((grades[order], starts))
+    if len(blocks) == 1:
+        return blocks[0][0]
+    ties = range(largest + 1)
+    return np.concatenate(
+        [ranked[starts[d] : starts[d + 1]] for d in ties for ranked, starts in blocks]
+    )
 
 
 def _label_columns(inputs: Inputs) -> list[np.ndarray]:
@@ -117,26 +114,51 @@ def _grade_type(num_grades: int):
     return np.uint8 if num_grades <= 256 else np.uint16
 
 
+def _totals(grades: np.ndarray, num_grades: int) -> np.ndarray:
+    """How many rows have each grade, int64 [num_grades]."""
+    if grades.dtype == bool:
+        relevant = np.count_nonzero(grades)
+        return np.array([len(grades) - relevant, relevant])
+    return np.bincount(grades, minlength=num_grades)
+
+
 def map_ranked(
     inputs: Inputs, function: Callable, limit: int | None = None, num_grades: int = 2
 ) -> list:
-    """Calls `function(grades in rank order [limit], all grades [N])` for every query.
+    """Calls `function(grades in rank order [limit], totals)` for every query.
 
-    Grades are bool; with `num_grades` above 2, the numbers of shared labels.
+    Grades are bool; with `num_grades` above 2, the numbers of shared labels. `totals`
+    int64 [num_grades] counts the rows of each grade in the whole database.
     """
     mask = last_word_mask(inputs.num_bits)
     columns = code_columns(inputs.database, mask)
     queries = np.stack(code_columns(inputs.query, mask), axis=1)
     labels = _label_columns(inputs)
     kind = distance_type(inputs.num_bits)
+    blocks = [
+        slice(start, start + SORTED_ROWS)
+        for start in range(0, inputs.num_database, SORTED_ROWS)
+    ]
 
     def one(i):
-        grades = grades_of(inputs.query_words[i], labels, inputs.same_class, num_grades)
-        distance = distances_to(queries[i], columns, kind)
+        totals = np.zeros(num_grades, np.int64)
+
+        def part(rows):
+            grades = grades_of(
+                inputs.query_words[i],
+                [column[rows] for column in labels],
+                inputs.same_class,
+                num_grades,
+            )
+            totals[:] += _totals(grades, num_grades)
+            near = distances_to(queries[i], [column[rows] for column in columns], kind)
+            return near, grades
+
         if limit is None or limit >= inputs.num_database:
-            return function(grades_in_order(distance, grades, inputs.num_bits), grades)
-        rows = nearest_rows(distance, limit, inputs.num_bits)
-        return function(grades[rows], grades)
+            ranked = grades_in_order(map(part, blocks), inputs.num_bits)
+            return function(ranked, totals)
+        distance, grades = part(slice(None))
+        return function(grades[nearest_rows(distance, limit, inputs.num_bits)], totals)
 
     with ThreadPoolExecutor(num_threads()) as pool:
         return list(pool.map(one, range(inputs.num_queries)))
