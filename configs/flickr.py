@@ -92,6 +92,8 @@ def get_config(arg: str = "") -> ConfigDict:
                 "validation_database": 2000,
                 "checkpoint_steps": 50,
                 "workers": 0,
+                # Devices that share the wide text weights, split along their width.
+                "tensor_parallel": 1,
             },
         }
     )

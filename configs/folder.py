@@ -65,6 +65,8 @@ def get_config(arg: str = "") -> ConfigDict:
                 "validation_database": 0,
                 "checkpoint_steps": 0,
                 "workers": 0,
+                # Devices that share the wide text weights, split along their width.
+                "tensor_parallel": 1,
             },
         }
     )

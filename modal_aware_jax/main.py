@@ -24,6 +24,12 @@ Modes:
 encode and search take an exported model instead of a run: --model=FOLDER, or one of the
 files in it. Of the config they read the data section and the batch size then.
 
+All devices take part. Several processes train, evaluate and encode together when each
+runs the same command, on the same data and a workdir that all of them see:
+
+    ... --coordinator=HOST:1234 --num_processes=2 --process_id=0    (the other one: 1)
+    ... --distributed    where SLURM, GKE, Open MPI or a TPU pod tells them all this
+
 Any value of the config can be changed: --config.model.num_bits=32.
 """
 
@@ -32,6 +38,7 @@ import pathlib
 from absl import flags
 
 from modal_aware_jax import cli
+from modal_aware_jax.training.processes import is_first, start
 
 MODES = ("train", "evaluate", "encode", "search", "export")
 
@@ -44,6 +51,10 @@ flags.DEFINE_string("output", None, "encode, export: the file or folder to write
 flags.DEFINE_string("image", None, "search: an image file.")
 flags.DEFINE_string("text", "", "search: tags or text.")
 flags.DEFINE_integer("k", 10, "search: how many results.", lower_bound=1)
+flags.DEFINE_bool("distributed", False, "Several processes, found in the environment.")
+flags.DEFINE_string("coordinator", None, "Several processes: HOST:PORT of the first.")
+flags.DEFINE_integer("num_processes", None, "Several processes: how many.")
+flags.DEFINE_integer("process_id", None, "Several processes: which, from 0.")
 
 
 def run(args) -> None:
@@ -51,6 +62,7 @@ def run(args) -> None:
     from modal_aware_jax import build, modes
     from modal_aware_jax.report import format_results
 
+    _join_processes(args)
     workdir = _workdir(args)
     if args.mode == "evaluate" and args.codes:
         results = modes.evaluate_codes_file(pathlib.Path(args.codes), workdir)
@@ -71,7 +83,9 @@ def run(args) -> None:
     elif args.mode == "evaluate":
         results = modes.evaluate_run(experiment, workdir, step=step)
     elif args.mode == "encode":
-        print(f"Wrote {modes.encode_collection(experiment, workdir, output=output)}")
+        path = modes.encode_collection(experiment, workdir, output=output)
+        if is_first():
+            print(f"Wrote {path}")
         return
     elif args.mode == "export":
         print(
@@ -85,8 +99,21 @@ def run(args) -> None:
         )
         _print_found(found, workdir)
         return
-    print(format_results({experiment.name: results}))
-    print(f"The report is {workdir / 'report' / 'index.html'}")
+    if is_first():
+        print(format_results({experiment.name: results}))
+        print(f"The report is {workdir / 'report' / 'index.html'}")
+
+
+def _join_processes(args) -> None:
+    given = (args.coordinator, args.num_processes, args.process_id)
+    if not args.distributed and given == (None, None, None):
+        return
+    if args.model or args.codes or args.mode not in ("train", "evaluate", "encode"):
+        raise ValueError(
+            "Several processes train, evaluate and encode a run together; for "
+            f"--mode={args.mode} as you asked for it start one process."
+        )
+    start(*given)
 
 
 def _run_model(args, workdir) -> None:

@@ -277,3 +277,62 @@ def test_a_collection_checks_that_its_columns_fit_together(change, message):
     assert len(Collection(**columns)) == 2
     with pytest.raises(ValueError, match=message):
         Collection(**{**columns, **change})
+
+
+def share_of(make, count, number):
+    """Rows of a process, over three epochs and a part: 23 pairs give 5 batches of 4."""
+    return take(make(share=(number, count)), 17)
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_the_shares_of_several_processes_are_the_rows_of_one(workers):
+    pairs = collection()
+
+    def make(**options):
+        return train(pairs, np.arange(N), workers=workers, **options)
+
+    whole = share_of(make, 1, 0)
+    shares = [share_of(make, 2, number) for number in range(2)]
+    joined = [
+        {name: np.concatenate([a[name], b[name]]) for name in a}
+        for a, b in zip(*shares, strict=True)
+    ]
+    assert shares[0][0]["image"].shape == (2, 8, 8, 3)
+    assert_equal(joined, whole)
+
+
+def test_shares_of_cached_maps_and_of_evaluation_are_rows_too():
+    pairs, maps = collection(), cached()
+    makers = [
+        lambda **k: pipeline.cached_train_batches(
+            maps, pairs, np.arange(N), batch_size=4, seed=3, **k
+        ),
+        lambda **k: pipeline.cached_eval_batches(
+            maps, pairs, np.arange(N), batch_size=4, **k
+        ),
+        lambda **k: pipeline.eval_batches(
+            pairs, np.arange(N), batch_size=4, image_size=8, threads=1, **k
+        ),
+    ]
+    for make in makers:
+        whole = take(make(), 6)
+        for number in range(4):
+            part = take(make(share=(number, 4)), 6)
+            rows = slice(number, number + 1)
+            assert_equal(part, [{k: v[rows] for k, v in b.items()} for b in whole])
+
+
+def test_a_share_goes_on_where_it_was():
+    make = train(collection(), np.arange(N), share=(1, 2))
+    iterator = iter(make)
+    next(iterator)
+    state = iterator.get_state()
+    expected = [next(iterator) for _ in range(6)]
+    iterator.set_state(state)
+    assert_equal([next(iterator) for _ in range(6)], expected)
+
+
+@pytest.mark.parametrize("share", [(0, 3), (2, 2), (-1, 2)])
+def test_shares_that_do_not_divide_a_batch_are_refused(share):
+    with pytest.raises(ValueError, match="a batch of 4 cannot be read in equal parts"):
+        train(collection(), np.arange(N), share=share)

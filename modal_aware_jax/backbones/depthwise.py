@@ -115,13 +115,29 @@ def _halves(x):
     and its gradient say, and then computes them once for each reader, ten times in
     all; the result of a loop is computed once. The step of a block is 3 to 5 times
     faster for it. Barriers do not help: XLA removes them first.
+
+    Where the batch is split over devices, a half is half of every device's rows: two
+    halves of the whole would have to be sent around.
     """
-    parts = 2 if x.shape[0] % 2 == 0 else 1
-    return x.reshape(parts, -1, *x.shape[1:])
+    devices = _devices_of_a_batch(x.shape[0])
+    parts = 2 if x.shape[0] % (2 * devices) == 0 else 1
+    x = x.reshape(devices, parts, -1, *x.shape[1:])
+    return jnp.moveaxis(x, 1, 0).reshape(parts, -1, *x.shape[3:])
 
 
 def _join(halves):
-    return halves.reshape(-1, *halves.shape[2:])
+    parts, devices = (
+        halves.shape[0],
+        _devices_of_a_batch(halves.shape[0] * halves.shape[1]),
+    )
+    x = halves.reshape(parts, devices, -1, *halves.shape[2:])
+    return jnp.moveaxis(x, 0, 1).reshape(-1, *halves.shape[2:])
+
+
+def _devices_of_a_batch(rows):
+    """How many devices of the mesh in use share the rows of a batch."""
+    devices = jax.sharding.get_abstract_mesh().shape.get("data", 1)
+    return devices if rows % devices == 0 else 1
 
 
 def _native(x, kernel, strides, padding):

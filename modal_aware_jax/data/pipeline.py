@@ -15,6 +15,9 @@ iterator is one integer, and setting it gives the same batches bit for bit:
     state = iterator.get_state()
     iterator.set_state(state)
 
+Where several processes read a batch together, `share` names a process and their number:
+each gets its block of the rows that a single one would read, and nothing else differs.
+
 Images are decoded and resized by PIL alone (bilinear with its support widened when
 shrinking); other libraries differ by about 1/255.
 """
@@ -44,6 +47,7 @@ def train_batches(
     crop_scale: tuple[float, float] = (0.3, 1.0),
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3),
     flip: bool = True,
+    share: tuple[int, int] = (0, 1),
 ) -> grain.IterDataset:
     """Endless augmented batches, reshuffled each epoch; the last partial is dropped.
 
@@ -61,6 +65,7 @@ def train_batches(
       crop_scale: range of a crop's area as a part of the image's.
       crop_ratio: range of a crop's width : height, relative to the image's.
       flip: whether half of the crops are mirrored.
+      share: (number, count) of the process: it reads B / count rows of each batch.
 
     Example:
       >>> png = io.BytesIO()
@@ -75,14 +80,11 @@ def train_batches(
     augment = _RandomCrop(
         collection, image_size, tuple(crop_scale), tuple(crop_ratio), flip
     )
-    batches = (
-        _positions(indices)
-        .seed(seed)
-        .shuffle()
-        .random_map(augment)
-        .batch(batch_size, drop_remainder=True)
-        .repeat()
-    )
+    rows = _rows_of(share, batch_size, "train_batches")
+    pairs = _positions(indices).seed(seed).shuffle().random_map(augment)
+    if share[1] > 1:
+        pairs = _Rows(pairs, batch_size, rows)
+    batches = pairs.batch(rows.stop - rows.start, drop_remainder=True).repeat()
     return _read_ahead(batches, workers, threads)
 
 
@@ -93,6 +95,7 @@ def cached_train_batches(
     *,
     batch_size: int,
     seed: int,
+    share: tuple[int, int] = (0, 1),
 ) -> grain.IterDataset:
     """Endless batches of cached maps, plain or flipped at random for each pair.
 
@@ -103,15 +106,17 @@ def cached_train_batches(
       indices: positions of the pairs to read.
       batch_size: B.
       seed: of order and flips.
+      share: as in `train_batches`.
     """
     _check_indices(indices, collection, batch_size, "cached_train_batches")
     _check_maps(maps, collection, "cached_train_batches")
+    rows = _rows_of(share, batch_size, "cached_train_batches")
     batches = (
         _positions(indices)
         .seed(seed)
         .shuffle()
         .batch(batch_size, drop_remainder=True, batch_fn=np.asarray)
-        .random_map(_GatherMaps(maps, collection))
+        .random_map(_GatherMaps(maps, collection, rows))
         .repeat()
     )
     return _read_ahead(batches, 0, 1)
@@ -125,14 +130,17 @@ def eval_batches(
     image_size: int,
     workers: int = 0,
     threads: int | None = None,
+    share: tuple[int, int] = (0, 1),
 ) -> grain.IterDataset:
     """One pass in the given order, unaugmented; the last batch is padded and masked.
 
-    The whole image is squeezed to S x S, so that nothing at its edges is lost.
+    The whole image is squeezed to S x S, so that nothing at its edges is lost. `share`
+    is as in `train_batches`.
     """
     load = _WholeBatch(collection, image_size)
     _check_indices(indices, collection, batch_size, "eval_batches", partial=True)
-    batches = _padded_positions(indices, batch_size).map(load)
+    rows = _rows_of(share, batch_size, "eval_batches")
+    batches = _padded_positions(indices, batch_size, rows).map(load)
     return _read_ahead(batches, workers, threads)
 
 
@@ -142,13 +150,18 @@ def cached_eval_batches(
     indices: np.ndarray,
     *,
     batch_size: int,
+    share: tuple[int, int] = (0, 1),
 ) -> grain.IterDataset:
-    """One pass over the plain cached maps; the last batch is padded and masked."""
+    """One pass over the plain cached maps; the last batch is padded and masked.
+
+    `share` is as in `train_batches`.
+    """
     caller = "cached_eval_batches"
     _check_indices(indices, collection, batch_size, caller, partial=True)
     _check_maps(maps, collection, caller)
     gather = _GatherPlainMaps(maps, collection)
-    batches = _padded_positions(indices, batch_size).map(gather)
+    rows = _rows_of(share, batch_size, caller)
+    batches = _padded_positions(indices, batch_size, rows).map(gather)
     return _read_ahead(batches, 0, 1)
 
 
@@ -233,13 +246,15 @@ class _WholeBatch(grain.transforms.Map):
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class _GatherMaps(grain.transforms.RandomMap):
-    """Positions [B] -> a batch of cached maps, plain or flipped."""
+    """Positions [B] -> a batch, or some rows of it, of maps, plain or flipped."""
 
     maps: np.ndarray
     collection: Collection
+    rows: slice
 
     def random_map(self, element, rng):
-        flipped = rng.integers(0, 2, size=len(element))
+        flipped = rng.integers(0, 2, size=len(element))[self.rows]
+        element = element[self.rows]
         return {
             "image": self.maps[element, flipped],  # [B, h, w, C]
             **_columns(self.collection, element),
@@ -280,13 +295,50 @@ def _positions(indices):
     return grain.MapDataset.source(np.asarray(indices, np.int64))
 
 
-def _padded_positions(indices, batch_size):
-    """Rows of B positions, -1 where the last row is padded."""
+def padded_positions(indices: np.ndarray, batch_size: int) -> np.ndarray:
+    """Rows of B positions, int64 [ceil(n / B), B], -1 where the last row is padded."""
     indices = np.asarray(indices, np.int64)
-    rows = -(-len(indices) // batch_size)
-    padded = np.full(rows * batch_size, -1, np.int64)
+    count = -(-len(indices) // batch_size)
+    padded = np.full(count * batch_size, -1, np.int64)
     padded[: len(indices)] = indices
-    return grain.MapDataset.source(padded.reshape(rows, batch_size))
+    return padded.reshape(count, batch_size)
+
+
+def _padded_positions(indices, batch_size, rows):
+    return grain.MapDataset.source(padded_positions(indices, batch_size)[:, rows])
+
+
+def _rows_of(share, batch_size, caller):
+    """The rows of a batch that a process reads, as a slice."""
+    number, count = share
+    if not 0 <= number < count or batch_size % count:
+        raise ValueError(
+            f"{caller}: a batch of {batch_size} cannot be read in equal parts by "
+            f"{count} processes, of which this is number {number}. Take a multiple of "
+            f"{count}."
+        )
+    rows = batch_size // count
+    return slice(number * rows, (number + 1) * rows)
+
+
+class _Rows(grain.MapDataset):
+    """Of every B elements of a dataset the same rows; the last partial B is dropped."""
+
+    def __init__(self, parent, batch_size, rows):
+        super().__init__(parent)
+        self._batch_size, self._rows = batch_size, rows
+        self._count = rows.stop - rows.start
+
+    def __len__(self):
+        return len(self._parent) // self._batch_size * self._count
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return self.slice(index)
+        epoch, index = divmod(index, len(self))
+        batch, row = divmod(index, self._count)
+        start = epoch * len(self._parent) + batch * self._batch_size
+        return self._parent[start + self._rows.start + row]
 
 
 def _read_ahead(batches, workers, threads):

@@ -39,6 +39,7 @@ class Experiment:
       loss: `loss(model, batch, key)` -> scalar.
       relaxed: `relaxed(model, batch)` -> relaxed bits [B, K], in evaluation mode.
       make_optimizer: number of steps an epoch -> optax transformation.
+      wide_features: width of the wide text vector, the first of `text_widths`.
       The other fields are the config's values of the same names.
     """
 
@@ -57,8 +58,10 @@ class Experiment:
     normalize: Callable
     num_bits: int
     image_size: int
+    wide_features: int
     num_epochs: int
     batch_size: int
+    tensor_parallel: int
     cached_maps: bool
     cache_dir: pathlib.Path
     checkpoint_steps: int | None
@@ -134,8 +137,10 @@ def experiment(config, pairs: Collection | None = None) -> Experiment:
         normalize=normalize,
         num_bits=config.model.num_bits,
         image_size=data.image_size,
+        wide_features=config.model.text_widths[0],
         num_epochs=training.num_epochs,
         batch_size=training.batch_size,
+        tensor_parallel=training.get("tensor_parallel", 1),
         cached_maps=cached,
         cache_dir=pathlib.Path(
             training.get("cache_dir", "") or default_prepared_dir() / "maps"

@@ -13,6 +13,7 @@ from modal_aware_jax.hashing.encode import encode
 from modal_aware_jax.modes.encoder import Encoder, lower_maps, variables_of
 from modal_aware_jax.modes.evaluate import load_run
 from modal_aware_jax.modes.model_files import EncoderModel
+from modal_aware_jax.training.processes import is_first
 from modal_aware_jax.training.progress import ProgressBar
 
 
@@ -121,6 +122,8 @@ def in_vocabulary(pairs: Collection, model: EncoderModel) -> Collection:
 
 
 def _write(output, codes, pairs, num_bits):
+    if not is_first():
+        return output
     output.parent.mkdir(parents=True, exist_ok=True)
     partial = output.with_name(f".{output.name}.{os.getpid()}.partial.npz")
     np.savez_compressed(

@@ -1,5 +1,7 @@
 """Encoding pairs of an experiment: one jitted forward pass for every mode."""
 
+import functools
+
 import jax
 import numpy as np
 from flax import nnx
@@ -7,12 +9,16 @@ from flax import nnx
 from modal_aware_jax.build import Experiment
 from modal_aware_jax.data import pipeline
 from modal_aware_jax.hashing.encode import encode
+from modal_aware_jax.training import devices
 from modal_aware_jax.training.cache import frozen_maps
 from modal_aware_jax.training.progress import ProgressBar
 
 
 class Encoder:
     """Encodes pairs by their positions; compiled once, for any weights of the model.
+
+    A batch is split over all devices, and over all processes, each of which reads its
+    rows; every process gets all codes.
 
     Args:
       experiment: as built from the config.
@@ -22,9 +28,11 @@ class Encoder:
     def __init__(self, experiment: Experiment, maps: np.ndarray | None = None):
         self.experiment = experiment
         self.maps = maps
+        self.mesh = devices.device_mesh(experiment.tensor_parallel)
+        devices.check_batch_size(experiment.batch_size, self.mesh)
         graphdef, _ = nnx.split(experiment.model)
 
-        @jax.jit
+        @functools.partial(jax.jit, out_shardings=devices.replicated(self.mesh))
         def relaxed(variables, batch):
             return experiment.relaxed(nnx.merge(graphdef, *variables), batch)
 
@@ -38,26 +46,14 @@ class Encoder:
           positions: in the collection.
           label: of a progress bar; none is shown without.
         """
-        if self.maps is None:
-            batches = pipeline.eval_batches(
-                self.experiment.collection,
-                positions,
-                batch_size=self.experiment.batch_size,
-                image_size=self.experiment.image_size,
-                workers=self.experiment.workers,
-            )
-        else:
-            batches = pipeline.cached_eval_batches(
-                self.maps,
-                self.experiment.collection,
-                positions,
-                batch_size=self.experiment.batch_size,
-            )
+        positions = np.asarray(positions)
+        variables = devices.put(variables, _shardings(variables, self.mesh))
 
         def relaxed(batch):
             arrays = {name: batch[name] for name in ("image", "text")}
-            return self._relaxed(variables, arrays)
+            return self._relaxed(variables, devices.put_batch(arrays, self.mesh))
 
+        batches = self._batches(positions)
         if label is None:
             return encode(relaxed, batches)[0]
         with ProgressBar(len(positions), label=label) as bar:
@@ -70,6 +66,37 @@ class Encoder:
 
             return encode(relaxed, batches, progress=progress)[0]
 
+    def _batches(self, positions):
+        """This process's rows of the batches, with the positions of all rows."""
+        options = {"batch_size": self.experiment.batch_size, "share": devices.share()}
+        pairs = self.experiment.collection
+        if self.maps is None:
+            batches = pipeline.eval_batches(
+                pairs,
+                positions,
+                image_size=self.experiment.image_size,
+                workers=self.experiment.workers,
+                **options,
+            )
+        else:
+            batches = pipeline.cached_eval_batches(
+                self.maps, pairs, positions, **options
+            )
+        rows = pipeline.padded_positions(positions, self.experiment.batch_size)
+        for batch, index in zip(batches, rows, strict=True):
+            yield {**batch, "index": index, "mask": index >= 0}
+
+
+def _shardings(variables, mesh):
+    """Arrays that lie on the mesh stay where they are; a copy of the others on each."""
+
+    def one(x):
+        if isinstance(x, jax.Array) and getattr(x.sharding, "mesh", None) == mesh:
+            return x.sharding
+        return devices.replicated(mesh)
+
+    return jax.tree.map(one, variables)
+
 
 def variables_of(model: nnx.Module) -> tuple[dict]:
     """All variables of a model as one pure dict, as an `Encoder` takes them."""
@@ -77,11 +104,14 @@ def variables_of(model: nnx.Module) -> tuple[dict]:
 
 
 def lower_maps(experiment: Experiment) -> np.ndarray | None:
-    """The maps of the frozen lower half, from disk where they were computed before."""
+    """The maps of the frozen lower half, from disk where they were computed before.
+
+    None where the batches hold images. Text alone reads none: one zero stands for each.
+    """
+    if not hasattr(experiment.model, "backbone"):
+        return np.broadcast_to(np.float16(0), (len(experiment.collection), 2, 1, 1, 1))
     if not experiment.cached_maps:
         return None
-    if not hasattr(experiment.model, "backbone"):
-        return None  # text alone has no maps
     graphdef, state = nnx.split(experiment.model)
 
     @jax.jit

@@ -12,6 +12,7 @@ from modal_aware_jax.retrieval.codes_file import read_codes
 from modal_aware_jax.retrieval.evaluate import evaluate
 from modal_aware_jax.retrieval.top_k import search
 from modal_aware_jax.training.checkpoint import load_model
+from modal_aware_jax.training.processes import is_first
 
 NUM_EXAMPLES = 8
 NUM_RESULTS = 10
@@ -40,11 +41,14 @@ def report_run(experiment, encoder, variables, workdir, history=None) -> dict:
     """Encodes queries and database once and writes `report/` and the codes.
 
     Returns:
-      `retrieval.evaluate.evaluate`'s result for the test queries.
+      `retrieval.evaluate.evaluate`'s result for the test queries; an empty dict in
+      all processes but the first, which writes.
     """
     pairs, parts = experiment.collection, experiment.split
     query = encoder(variables, parts.query, label="encode the queries")
     database = encoder(variables, parts.database, label="encode the database")
+    if not is_first():
+        return {}
     results = evaluate(
         query,
         database,

@@ -67,7 +67,9 @@ def export_run(
             platforms=platforms,
         )
         (partial / PROGRAM).write_bytes(program)
-        save_file(flat_variables(model), partial / WEIGHTS, {"format": "numpy"})
+        weights = flat_variables(model)
+        weights = {k: v for k, v in weights.items() if not k.startswith("memory.")}
+        save_file(weights, partial / WEIGHTS, {"format": "numpy"})  # without the bank
         facts = json.dumps(_facts(experiment, record, workdir), indent=1)
         (partial / FACTS).write_text(facts, "utf-8")
         for name in (PROGRAM, WEIGHTS, FACTS):

@@ -9,23 +9,29 @@ from modal_aware_jax.build import Experiment
 from modal_aware_jax.data import pipeline, protocol
 from modal_aware_jax.modes.encoder import Encoder, lower_maps
 from modal_aware_jax.modes.evaluate import report_run
-from modal_aware_jax.retrieval.metrics import mean_average_precision
+from modal_aware_jax.retrieval.metrics import average_precision
+from modal_aware_jax.training import devices
 from modal_aware_jax.training import update as updates
 from modal_aware_jax.training.loop import fit
+from modal_aware_jax.training.processes import all_rows, is_first
 
 
 def train(experiment: Experiment, workdir: pathlib.Path) -> dict:
     """Trains to the end, from the last checkpoint where there is one.
 
     In the workdir: `split.json`, `checkpoints/`, `metrics.csv`, `tensorboard/` and
-    `report/`.
+    `report/`. All devices of all processes take part; the first process writes.
 
     Returns:
-      The evaluation of the test queries with the last checkpoint.
+      The evaluation of the test queries with the last checkpoint; an empty dict in
+      all processes but the first.
     """
     pairs, parts = experiment.collection, experiment.split
-    workdir.mkdir(parents=True, exist_ok=True)
-    protocol.save_split(workdir / "split.json", parts, pairs.ids)
+    if is_first():
+        workdir.mkdir(parents=True, exist_ok=True)
+        protocol.save_split(workdir / "split.json", parts, pairs.ids)
+    mesh = devices.device_mesh(experiment.tensor_parallel)
+    devices.check_batch_size(experiment.batch_size, mesh)
     maps = lower_maps(experiment)
     if maps is None:
         batches = pipeline.train_batches(
@@ -35,6 +41,7 @@ def train(experiment: Experiment, workdir: pathlib.Path) -> dict:
             image_size=experiment.image_size,
             seed=experiment.seed,
             workers=experiment.workers,
+            share=devices.share(),
         )
     else:
         batches = pipeline.cached_train_batches(
@@ -43,6 +50,7 @@ def train(experiment: Experiment, workdir: pathlib.Path) -> dict:
             parts.train,
             batch_size=experiment.batch_size,
             seed=experiment.seed,
+            share=devices.share(),
         )
     steps_per_epoch = len(parts.train) // experiment.batch_size
     tx = experiment.make_optimizer(steps_per_epoch)
@@ -54,26 +62,38 @@ def train(experiment: Experiment, workdir: pathlib.Path) -> dict:
 
     def validate(state):
         variables = (state.params, state.stats)
-        score = mean_average_precision(
-            encoder(variables, parts.validation),
-            encoder(variables, searched),
-            pairs.labels[parts.validation],
+        query = encoder(variables, parts.validation)
+        database = encoder(variables, searched)
+        number, count = devices.share()  # of the queries, too
+        scores = average_precision(
+            query[number::count],
+            database,
+            pairs.labels[parts.validation[number::count]],
             pairs.labels[searched],
             num_bits=experiment.num_bits,
         )
-        return {"map": score}
+        return {"map": all_rows(scores).mean()}
 
+    def first_state():
+        return updates.init_state(params, stats, tx)
+
+    where = devices.state_shardings(
+        jax.eval_shape(first_state), mesh, experiment.wide_features
+    )
     fitted = fit(
-        updates.make_update(graphdef, experiment.loss, tx),
-        updates.init_state(params, stats, tx),
+        updates.make_update(
+            graphdef, experiment.loss, tx, shardings=(where, devices.by_rows(mesh))
+        ),
+        devices.put(first_state(), where),
         batches,
         workdir=workdir,
-        key=jax.random.key(experiment.seed),
+        key=devices.key_of(experiment.seed, mesh),
         num_epochs=experiment.num_epochs,
         steps_per_epoch=steps_per_epoch,
         validate=validate if len(parts.validation) else None,
         ids=pairs.ids,
         config=experiment.config,
+        place=lambda batch: devices.put_batch(batch, mesh),
         checkpoint_steps=experiment.checkpoint_steps,
     )
     variables = (fitted.state.params, fitted.state.stats)

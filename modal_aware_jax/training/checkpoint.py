@@ -24,13 +24,15 @@ from modal_aware_jax.training.checksums import (
     write_checksums,
 )
 from modal_aware_jax.training.errors import CheckpointError
+from modal_aware_jax.training.processes import only_first
 from modal_aware_jax.training.update import TrainState
 
 
 class Checkpointer:
     """Saves a run in the background; restores its newest undamaged checkpoint.
 
-    One process at a time may save in a directory: hold `lock_workdir`.
+    One run at a time may save in a directory: hold `lock_workdir`. Several processes
+    that train together save and restore together, in a directory that all of them see.
 
     Args:
         directory: where the checkpoints go, one directory a step.
@@ -45,8 +47,7 @@ class Checkpointer:
         if keep < 2:
             raise ValueError(f"Checkpointer: keep must be 2 or more, not {keep}.")
         self.directory = Path(os.path.abspath(directory))  # Orbax needs it absolute
-        self.directory.mkdir(parents=True, exist_ok=True)
-        self._remove_unfinished()
+        only_first(self._prepare_directory)
         policies = ocp.training.preservation_policies
         kept = [policies.LatestN(keep)]
         if best is not None:
@@ -135,9 +136,11 @@ class Checkpointer:
             state, data (the iterator's state), run, and one message for each damaged
             checkpoint that was passed over.
         """
-        step, messages = self._newest_good()
+        step, messages = only_first(self._newest_good)
+        self.last_good = step
         if step is None:
             return None
+        self._orbax.reload()  # another process may have moved a damaged one
         abstract = jax.tree.map(_abstract, like)
         abstract = {
             "model": {
@@ -177,7 +180,6 @@ class Checkpointer:
         for step in reversed(self.steps()):
             problem = find_damage(self._path(step))
             if problem is None:
-                self.last_good = step
                 return step, messages
             finished = is_finished(self._path(step))
             damaged = damaged or finished
@@ -187,7 +189,6 @@ class Checkpointer:
                 f"The checkpoint of step {step} {state}; it was moved to {aside}."
             )
             self._orbax.reload()
-        self.last_good = None
         if damaged:
             raise CheckpointError(
                 " ".join(messages) + f" No undamaged checkpoint is left in "
@@ -198,6 +199,10 @@ class Checkpointer:
 
     def _path(self, step: int) -> Path:
         return self.directory / str(step)
+
+    def _prepare_directory(self) -> None:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._remove_unfinished()
 
     def _remove_unfinished(self) -> None:
         if jax.process_index() == 0:
@@ -238,7 +243,7 @@ def load_model(
     path = _find(directory, step)
     with _context():
         metadata = ocp.checkpointables_metadata(path).metadata["model"]
-        sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         abstract = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(
                 leaf.shape, leaf.dtype, sharding=sharding

@@ -4,6 +4,7 @@ import contextvars
 import sys
 import time
 
+import jax
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -13,7 +14,6 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-
 # A view of several runs, in which the bars of each of them show themselves: an object
 # with `step(label, done, total, text)` and `message(text)`.
 VIEW = contextvars.ContextVar("VIEW", default=None)
@@ -21,6 +21,8 @@ VIEW = contextvars.ContextVar("VIEW", default=None)
 
 class ProgressBar:
     """Counts steps, with a text such as the loss and the images per second.
+
+    Of several processes the first one shows it.
 
     Args:
         total: the number of steps of the whole run.
@@ -39,6 +41,9 @@ class ProgressBar:
         self._start, self._first = None, done
         self._shown = time.monotonic() - every
         self._bar, self._view = None, VIEW.get()
+        self._silent = jax.process_index() > 0
+        if self._silent:
+            return
         if self._view is not None:
             return
         if self._console.is_terminal or self._console.is_jupyter:
@@ -75,6 +80,8 @@ class ProgressBar:
         if self._bar is not None:
             self._bar.update(self._task, completed=done, text=text)
             return
+        if self._silent:
+            return
         if show or now - self._shown >= self._every or done == self._total:
             self._shown = now
             left = self._time_left(now)
@@ -86,7 +93,7 @@ class ProgressBar:
             self._view.message(message)
         elif self._bar is not None:
             self._bar.print(message, markup=False, highlight=False)
-        else:
+        elif not self._silent:
             print(message, flush=True)
 
     def _time_left(self, now: float) -> str:

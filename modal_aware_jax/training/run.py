@@ -12,12 +12,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from modal_aware_jax.training.checkpoint import Checkpointer
 from modal_aware_jax.training.errors import DataError, Interrupted, NonFiniteLoss
 from modal_aware_jax.training.metrics import MetricsWriter
 from modal_aware_jax.training.monitor import Means, Monitor
+from modal_aware_jax.training.processes import all_rows, is_first, only_first
 from modal_aware_jax.training.progress import ProgressBar
+from modal_aware_jax.training.reading import Reading, ReadingFailed, Signalled
 from modal_aware_jax.training.signals import StopNow, StopSignals
 from modal_aware_jax.training.update import TrainState
 from modal_aware_jax.training.workdir import lock_workdir
@@ -60,9 +63,8 @@ class Run:
 
     def __enter__(self) -> "Run":
         with contextlib.ExitStack() as stack:
-            first = jax.process_index() == 0
-            if first:
-                stack.enter_context(lock_workdir(self._workdir))
+            lock = lock_workdir(self._workdir)
+            only_first(lambda: stack.enter_context(lock) and None)
             self._workdir = Path(os.path.abspath(os.path.expanduser(self._workdir)))
             self._stop = stack.enter_context(StopSignals())
             self._checkpointer = stack.enter_context(
@@ -70,9 +72,10 @@ class Run:
                     self._workdir / "checkpoints", keep=self._keep, best=self._best_name
                 )
             )
-            self._iterator = iter(self._batches)
-            if hasattr(self._iterator, "close"):
-                stack.callback(self._iterator.close)
+            iterator = iter(self._batches)
+            if hasattr(iterator, "close"):
+                stack.callback(iterator.close)
+            self._reading = Reading(iterator, self._stop)
             messages = self._restore()
             self._bar = stack.enter_context(
                 ProgressBar(self._num_steps, done=self.step, label="train")
@@ -80,7 +83,7 @@ class Run:
             for message in messages:
                 self._bar.print(message)
             self._writer = None
-            if first:
+            if is_first():
                 self._writer = stack.enter_context(
                     MetricsWriter(self._workdir, after=self.step)
                 )
@@ -100,7 +103,7 @@ class Run:
         restored = self._checkpointer.restore(self.state)
         if restored is not None:
             self.state, position, record, messages = restored
-            self._iterator.set_state(position)
+            self._reading.go_on_from(position)
             self.epoch, self.history = record["epoch"], record["history"]
             self.best, window, sums = record["best"], record["window"], record["sums"]
             step = int(self.state.step)
@@ -111,24 +114,21 @@ class Run:
                 messages += [f"It is finished: {self._num_steps} steps were asked for."]
         self.step = int(self.state.step)
         self._window, self._sums = Means(window), Means(sums)
-        self._position = self._iterator.get_state()
         return messages
 
     def next_batch(self) -> dict:
         """The next batch; stops here if a signal came or the reading fails."""
-        if self._stop.signum is not None:
-            self._interrupt()
         try:
-            batch = next(self._iterator)
-            self._position = self._iterator.get_state()
+            return self._reading.next()
+        except Signalled as stopped:
+            self._interrupt(stopped.signum)
+        except ReadingFailed as failed:
+            self._fail(f"Reading the batch of step {self.step + 1}", failed.error)
         except StopIteration:
             raise ValueError(
                 f"fit: the batches ended after step {self.step}, of {self._num_steps}; "
                 "expected a dataset that repeats for ever."
             ) from None
-        except Exception as error:
-            self._fail(f"Reading the batch of step {self.step + 1}", error)
-        return batch
 
     def advance(self, state: TrainState, metrics: dict, batch: dict) -> None:
         """Takes the outcome of one update."""
@@ -137,7 +137,8 @@ class Run:
         if self._compiling:
             self._compiling = False
             self._clock.restart()
-        self._clock.count(len(jax.tree.leaves(batch)[0]))
+        rows = len(jax.tree.leaves(batch)[0])
+        self._clock.count(rows * jax.process_count())
         self._monitor.add(self.step, metrics, batch.get("index"))
 
     def save(self, metrics: dict | None = None) -> None:
@@ -162,7 +163,11 @@ class Run:
             "config": self._config,
         }
         self._checkpointer.save(
-            self.step, state, data=self._position, run=record, metrics=metrics
+            self.step,
+            state,
+            data=self._reading.position,
+            run=record,
+            metrics=metrics,
         )
         self._saved = self.step, self.epoch
 
@@ -193,13 +198,22 @@ class Run:
         self._checkpointer.wait()
 
     def _validate(self, validate) -> dict[str, float]:
+        # One of several processes must not leave what they do together: there the
+        # next step hears of the signal.
+        alone = jax.process_count() == 1
         try:
-            with self._stop.at_once():
+            with self._stop.at_once() if alone else contextlib.nullcontext():
                 scores = validate(self.state)
         except StopNow:
-            self._interrupt()
+            self._interrupt(self._stop.signum)
         except OSError as error:
-            self._fail(f"The validation after step {self.step}", error)
+            work = f"The validation after step {self.step}"
+            if alone:
+                self._fail(work, error)
+            raise DataError(  # the others do not know: nothing can be saved together
+                f"{work} failed: {type(error).__name__}: {error}. {self._last_good()} "
+                "When the cause is mended, the same command goes on from there."
+            ) from error
         return {f"validation_{name}": float(value) for name, value in scores.items()}
 
     def _read(self, step, values, index) -> None:
@@ -225,6 +239,7 @@ class Run:
         text = f"Step {step}: {', '.join(f'{name} is {values[name]}' for name in bad)}."
         if index is None:
             return text
+        index = all_rows(np.asarray(index))
         names = [str(i if self._ids is None else self._ids[i]) for i in index]
         with contextlib.suppress(OSError):
             path = self._workdir / "non_finite_batch.json"
@@ -239,24 +254,28 @@ class Run:
         path = self._checkpointer.directory / str(self._checkpointer.last_good)
         return f"The last good checkpoint is {path}."
 
-    def _interrupt(self) -> None:
+    def _interrupt(self, signum) -> None:
         self.save()
         self.finish()
         raise Interrupted(
-            f"Stopped by {signal.Signals(self._stop.signum).name} at step {self.step} "
+            f"Stopped by {signal.Signals(signum).name} at step {self.step} "
             f"of {self._num_steps}; saved in "
             f"{self._checkpointer.directory / str(self.step)}. The same command goes "
             "on from there.",
-            self._stop.signum,
+            signum,
         )
 
     def _fail(self, work, error) -> None:
-        if self._stop.signum is not None:  # Ctrl-C reaches reading processes too
-            self._interrupt()
+        alone = jax.process_count() == 1
+        if alone and self._stop.signum is not None:  # Ctrl-C reaches readers too
+            self._interrupt(self._stop.signum)
         self.save()
         self.finish()
+        reason = "in another process"
+        if error is not None:
+            reason = f"{type(error).__name__}: {error}"
         raise DataError(
-            f"{work} failed: {type(error).__name__}: {error}. The run is saved at step "
+            f"{work} failed: {reason}. The run is saved at step "
             f"{self.step}: when the cause is mended, the same command goes on from "
             "there."
         ) from error

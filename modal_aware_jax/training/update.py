@@ -1,6 +1,5 @@
 """One training step as a pure function of plain dicts, under `jax.jit`."""
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -84,7 +83,11 @@ def init_state(params: Any, stats: Any, tx: optax.GradientTransformation) -> Tra
 
 
 def make_update(
-    graphdef: Any, loss_fn: Callable, tx: optax.GradientTransformation
+    graphdef: Any,
+    loss_fn: Callable,
+    tx: optax.GradientTransformation,
+    *,
+    shardings: tuple[TrainState, Any] | None = None,
 ) -> Callable:
     """The jitted `update(state, batch, key) -> state, metrics`; the state is donated.
 
@@ -94,6 +97,10 @@ def make_update(
             a dict of further scalars to record. It calls the model in training mode;
             key is fresh at each step.
         tx: the optimiser.
+        shardings: where a state's arrays and a batch's lie on a mesh of several
+            devices, as `training.devices` gives them. The loss and the batch norms
+            then see the global batch, and the parameters come out as on one device,
+            up to the order of sums.
 
     Returns:
         The update. Its metrics are float32 scalars: `loss`, `gradient_norm` and those
@@ -107,7 +114,6 @@ def make_update(
     ['gradient_norm', 'loss']
     """
 
-    @functools.partial(jax.jit, donate_argnums=0)
     def update(state, batch, key):
         trained = set(nnx.traversals.flatten_mapping(state.params))
         key = jax.random.fold_in(key, state.step)
@@ -131,4 +137,25 @@ def make_update(
         metrics = {name: jnp.float32(value) for name, value in metrics.items()}
         return TrainState(state.step + 1, params, stats, opt_state), metrics
 
-    return update
+    if shardings is None:
+        return jax.jit(update, donate_argnums=0)
+    state, batch = shardings
+    mesh = state.step.mesh
+    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    jitted = jax.jit(
+        update,
+        donate_argnums=0,
+        in_shardings=(state, batch, everywhere),
+        out_shardings=(state, everywhere),
+    )
+
+    def on_mesh(function):
+        def call(*args):
+            with jax.set_mesh(mesh):  # for layers that ask how the batch is split
+                return function(*args)
+
+        return call
+
+    sharded = on_mesh(jitted)
+    sharded.lower = on_mesh(jitted.lower)
+    return sharded
