@@ -22,6 +22,8 @@ def _save(figure, axes, count, path):
     if count > len(COLOURS):  # beside the curves, not over them
         figure.set_figwidth(8.4)
         figure.legend(loc="outside right upper", fontsize="small")
+        lowest = min((y for line in axes.lines for y in line.get_ydata()), default=0)
+        axes.set_ylim(np.floor(10 * lowest) / 10, 1.02)
     elif count > 1:
         axes.legend(fontsize="small", framealpha=0.8)
     figure.savefig(path, format="png")
@@ -48,7 +50,8 @@ def draw_precision_recall(results: dict, path) -> None:
         precision = np.asarray(result["radius_precision"])
         recall = np.asarray(result["radius_recall"])
         found = recall > 0
-        axes.plot(recall[found], precision[found], **style)
+        some = max(1, found.sum() // 12)  # a marker at every radius hides the lines
+        axes.plot(recall[found], precision[found], markevery=some, **style)
     axes.set_xlim(0, 1.02)
     _save(figure, axes, len(results), path)
 

@@ -17,6 +17,7 @@ def line_style(number: int, name: str) -> dict:
         "marker": MARKERS[number % len(MARKERS)],
         "linestyle": DASHES[number // len(COLOURS) % len(DASHES)],
         "markersize": 3.5,
+        "markerfacecolor": "white" if number // len(COLOURS) % 2 else None,
         "label": legend_text(name),
     }
 
