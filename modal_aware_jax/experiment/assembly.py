@@ -181,7 +181,7 @@ def _training_loss(config, pairs, parts, network, normalize):
         rngs = nnx.Rngs(dropout=dropout)
         if training.cached_maps:
             maps = jnp.asarray(batch["image"], jnp.float32)
-            if training.map_crop:
+            if training.map_crop and hasattr(model, "backbone"):
                 maps = crop_maps(window, maps, training.map_crop)
             joint = model.joint_from_maps(maps, text, train=True, rngs=rngs)
         else:
