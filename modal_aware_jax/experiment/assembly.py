@@ -21,7 +21,7 @@ from modal_aware_jax.experiment.lookup import choose
 from modal_aware_jax.experiment.losses import LOSSES, Setting, loss_options
 from modal_aware_jax.experiment.methods import model
 from modal_aware_jax.experiment.optimizers import make_optimizer
-from modal_aware_jax.experiment.sources import collection
+from modal_aware_jax.experiment.sources import collection, split_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,15 +78,7 @@ def experiment(config, pairs: Collection | None = None) -> Experiment:
     """
     pairs = collection(config.data) if pairs is None else pairs
     data, training = config.data, config.training
-    parts = protocol.split(
-        len(pairs),
-        num_queries=data.num_queries,
-        num_train=data.num_train,
-        num_validation=data.num_validation,
-        seed=data.split_seed,
-        labels=pairs.labels,
-        queries_per_label=data.get("queries_per_label", None),
-    )
+    parts = split_of(data, pairs)
     text = text_encoder(
         data.get("text", "bag"),
         pairs,
