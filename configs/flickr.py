@@ -66,6 +66,7 @@ def get_config(arg: str = "") -> ConfigDict:
                 "method": choice["method"],
                 "num_bits": choice["bits"],
                 "text_widths": (1024, 512),
+                "dtype": "float32",  # or bfloat16: of the computation
                 "hidden_features": 512,
             },
             "loss": {

@@ -20,6 +20,7 @@ from modal_aware_jax.blocks.modal_aware import ModalAwareBlock, PassThrough
 from modal_aware_jax.data.collection import Collection
 from modal_aware_jax.experiment.backbones import backbone
 from modal_aware_jax.experiment.lookup import choose
+from modal_aware_jax.experiment.precision import compute_in
 from modal_aware_jax.fusion import (
     CompactBilinear,
     Concat,
@@ -159,7 +160,7 @@ def model(config, pairs: Collection) -> nnx.Module:
     hidden = NoHiddenLayer
     if config.model.hidden_features:
         hidden = functools.partial(HiddenLayer, features=config.model.hidden_features)
-    return choose("method", METHODS, config.model.method).network(
+    network = choose("method", METHODS, config.model.method).network(
         functools.partial(backbone, config.backbone, config.data.get("dir", "")),
         pairs.num_text_features,
         config.model.num_bits,
@@ -168,3 +169,4 @@ def model(config, pairs: Collection) -> nnx.Module:
         num_labels=pairs.num_labels if config.loss.label_weight else None,
         rngs=nnx.Rngs(config.seed),
     )
+    return compute_in(network, config.model.get("dtype", "float32"))
