@@ -9,9 +9,10 @@ import optax
 import pytest
 from flax import nnx
 
+from modal_aware_jax.backbones.dropout import drop
 from modal_aware_jax.backbones.text_mlp import TextMLP
 from modal_aware_jax.blocks.modal_aware import ModalAwareBlock, PassThrough
-from modal_aware_jax.hashing.hidden import HiddenLayer, drop
+from modal_aware_jax.hashing.hidden import HiddenLayer
 from modal_aware_jax.models import ImageHashing, MultimodalHashing, TextHashing
 
 
@@ -163,10 +164,10 @@ def test_a_hidden_layer_needs_randomness_in_training_and_none_in_evaluation():
 
 def test_dropout_keeps_the_mean():
     x = jnp.ones((200, 500))
-    dropped = drop(nnx.Rngs(dropout=0), x, 0.4)
+    dropped = drop(nnx.Rngs(dropout=0), x, 0.4, caller="test")
     assert set(np.unique(dropped).round(4)) == {0.0, np.float32(1 / 0.6).round(4)}
     assert abs(float(dropped.mean()) - 1.0) < 0.01
-    assert drop(None, x, 0.0) is x
+    assert drop(None, x, 0.0, caller="test") is x
 
 
 def test_the_label_head_is_there_only_when_asked_for():

@@ -89,6 +89,9 @@ class MobileNetV2(nnx.Module):
     Images are RGB scaled to [-1, 1].
 
     Args:
+      num_lower_blocks: how many blocks, the stem among them, `lower` has: 14 ends at
+        96 channels before the last halving of the side, 18 at 320 after it, so that
+        `upper` is the last 1x1 convolution alone, a fifth of the multiplications.
       padding: 'SAME' pads as TensorFlow does (stride 2 on an even side: none before,
         one after); 1 pads as torchvision does.
       freeze_norm: batch norms use their stored averages in training too. Needed for
@@ -96,11 +99,16 @@ class MobileNetV2(nnx.Module):
       rngs: source of the initial weights.
     """
 
-    lower_features = 96
     upper_features = 1280
 
     def __init__(
-        self, *, padding="SAME", freeze_norm=False, dtype=None, rngs: nnx.Rngs
+        self,
+        *,
+        num_lower_blocks: int = 14,
+        padding="SAME",
+        freeze_norm=False,
+        dtype=None,
+        rngs: nnx.Rngs,
     ):
         options = {
             "padding": padding,
@@ -108,7 +116,7 @@ class MobileNetV2(nnx.Module):
             "dtype": dtype,
             "rngs": rngs,
         }
-        blocks, channels = [ConvNorm(3, 32, 3, stride=2, **options)], 32
+        blocks, channels, widths = [ConvNorm(3, 32, 3, stride=2, **options)], 32, [32]
         for expansion, features, count, first_stride in STAGES:
             for i in range(count):
                 stride = first_stride if i == 0 else 1
@@ -116,19 +124,28 @@ class MobileNetV2(nnx.Module):
                     InvertedResidual(channels, features, expansion, stride, **options)
                 )
                 channels = features
+                widths.append(features)
+        if not 1 <= num_lower_blocks <= len(widths):
+            raise ValueError(
+                f"MobileNetV2: num_lower_blocks is 1 to {len(widths)}, got "
+                f"{num_lower_blocks}."
+            )
+        self.num_lower_blocks = num_lower_blocks
+        self.lower_features = widths[num_lower_blocks - 1]
         blocks.append(ConvNorm(channels, 1280, 1, **options))
         self.blocks = nnx.List(blocks)
 
-    num_lower_blocks = 14  # the stem and 13 inverted residuals, up to 96 channels
-
     def lower(self, images: jax.Array, *, train: bool) -> jax.Array:
-        """Maps images [B, H, W, 3] in [-1, 1] to conv4 maps [B, H/16, W/16, 96]."""
+        """Maps images [B, H, W, 3] in [-1, 1] to the first tap's maps [B, h, w, C].
+
+        By default [B, H/16, W/16, 96].
+        """
         for block in self.blocks[: self.num_lower_blocks]:
             images = block(images, train=train)
         return images
 
     def upper(self, maps: jax.Array, *, train: bool) -> jax.Array:
-        """Maps conv4 maps [B, h, w, 96] to conv5 maps [B, h/2, w/2, 1280]."""
+        """Maps the maps of `lower` [B, h, w, C] to [B, H/32, W/32, 1280]."""
         for block in self.blocks[self.num_lower_blocks :]:
             maps = block(maps, train=train)
         return maps

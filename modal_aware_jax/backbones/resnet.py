@@ -66,6 +66,7 @@ class ResNet18(nnx.Module):
     Attributes:
       lower_features: channels of conv4_2, the output of the third stage (256).
       upper_features: channels of conv5_2, the output of the fourth stage (512).
+      num_lower_blocks: the stem and the residual blocks that `lower` has.
 
     >>> import jax.numpy as jnp
     >>> backbone = ResNet18(width=4, rngs=nnx.Rngs(0))
@@ -73,6 +74,8 @@ class ResNet18(nnx.Module):
     >>> maps["conv4_2"].shape, maps["conv5_2"].shape
     ((2, 4, 4, 16), (2, 2, 2, 32))
     """
+
+    num_lower_blocks = 7
 
     def __init__(self, *, width: int = 64, dtype=None, rngs: nnx.Rngs):
         options = {"dtype": dtype, "rngs": rngs}

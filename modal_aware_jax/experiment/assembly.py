@@ -92,11 +92,11 @@ def experiment(config, pairs: Collection | None = None) -> Experiment:
     normalize = normalizer(kind.mean, kind.deviation)
     cached = training.cached_maps
     frozen = config.backbone.frozen_blocks
-    if cached and frozen < kind.num_lower_blocks:
+    lower = network.backbone.num_lower_blocks if hasattr(network, "backbone") else 0
+    if cached and frozen < lower:
         raise ValueError(
             "config.training.cached_maps needs a frozen lower half: set "
-            f"--config.backbone.frozen_blocks={kind.num_lower_blocks} or more, "
-            f"got {frozen}."
+            f"--config.backbone.frozen_blocks={lower} or more, got {frozen}."
         )
 
     def relaxed(model, batch):
@@ -106,7 +106,7 @@ def experiment(config, pairs: Collection | None = None) -> Experiment:
         return model(normalize(batch["image"]), batch["text"], train=False)
 
     def is_lower(path):
-        return path[0] == "backbone" and kind.block_of(path[1:]) < kind.num_lower_blocks
+        return path[0] == "backbone" and kind.block_of(path[1:]) < lower
 
     def is_trained(path):
         return path[0] != "backbone" or kind.block_of(path[1:]) >= frozen

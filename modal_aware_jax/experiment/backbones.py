@@ -21,7 +21,6 @@ class BackboneKind(NamedTuple):
       load: fills it with public weights.
       mean, deviation: of the images those weights expect, of each colour in 0..1.
       block_of: the number of the block that a parameter's path lies in, from the stem.
-      num_lower_blocks: how many blocks `lower` has.
     """
 
     constructor: Callable
@@ -29,7 +28,6 @@ class BackboneKind(NamedTuple):
     mean: tuple[float, float, float]
     deviation: tuple[float, float, float]
     block_of: Callable[[tuple], int]
-    num_lower_blocks: int
 
 
 def _resnet_block(path):
@@ -43,7 +41,6 @@ BACKBONES = {
         (0.485, 0.456, 0.406),
         (0.229, 0.224, 0.225),
         _resnet_block,
-        num_lower_blocks=7,
     ),
     "mobilenet_v2": BackboneKind(
         MobileNetV2,
@@ -51,7 +48,6 @@ BACKBONES = {
         (0.5, 0.5, 0.5),
         (0.5, 0.5, 0.5),
         lambda path: int(path[1]),
-        num_lower_blocks=14,
     ),
 }
 

@@ -3,13 +3,7 @@
 import jax
 from flax import nnx
 
-
-def drop(rngs, x: jax.Array, rate: float) -> jax.Array:
-    """Zeroes each number with a probability and scales up the others."""
-    if rate == 0.0:
-        return x
-    kept = jax.random.bernoulli(rngs.dropout(), 1.0 - rate, x.shape)
-    return jax.numpy.where(kept, x / (1.0 - rate), 0.0).astype(x.dtype)
+from modal_aware_jax.backbones.dropout import drop
 
 
 class HiddenLayer(nnx.Module):
@@ -44,14 +38,10 @@ class HiddenLayer(nnx.Module):
         Args:
           rngs: with a `dropout` stream; needed in training.
         """
-        if train and rngs is None:
-            raise ValueError(
-                "HiddenLayer: training needs fresh randomness for its dropout. Call "
-                "the model with rngs=nnx.Rngs(dropout=key), another key each step."
-            )
         before, after = self.dropout_rates if train else (0.0, 0.0)
-        hidden = nnx.relu(self.dense(drop(rngs, joint, before)))
-        return drop(rngs, hidden, after)
+        caller = type(self).__name__
+        hidden = nnx.relu(self.dense(drop(rngs, joint, before, caller=caller)))
+        return drop(rngs, hidden, after, caller=caller)
 
 
 class NoHiddenLayer(nnx.Module):

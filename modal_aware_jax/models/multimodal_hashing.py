@@ -3,6 +3,7 @@
 import jax
 from flax import nnx
 
+from modal_aware_jax.backbones.image_vector import MeanVector
 from modal_aware_jax.backbones.text_mlp import TextMLP
 from modal_aware_jax.blocks.modal_aware import ModalAwareBlock
 from modal_aware_jax.fusion.concat import Concat
@@ -30,8 +31,10 @@ class MultimodalHashing(nnx.Module):
       block: constructor of the two blocks, `(image_features, text_features, *, rngs)`;
         `PassThrough` gives the Concat baseline, `KernelNetwork` and `ChannelAttention`
         the two ablations.
-      fusion: constructor `(a_features, b_features, *, rngs)` of what joins the pooled
-        image with the text; its `features` is the width of the result.
+      image_vector: constructor `(in_features, *, rngs)` of what makes one vector of
+        block 2's maps: `MeanVector`, or `DenseVector` with a layer of its own.
+      fusion: constructor `(a_features, b_features, *, rngs)` of what joins the
+        image's vector with the text; its `features` is the width of the result.
       hidden: constructor `(in_features, *, rngs)` of a layer before the head, such as
         `HiddenLayer`.
       num_labels: L, for a second head that predicts the labels in training; none by
@@ -48,6 +51,7 @@ class MultimodalHashing(nnx.Module):
         *,
         text_widths: tuple[int, int] = (8192, 512),
         block=ModalAwareBlock,
+        image_vector=MeanVector,
         fusion=Concat,
         hidden=NoHiddenLayer,
         num_labels: int | None = None,
@@ -59,7 +63,8 @@ class MultimodalHashing(nnx.Module):
         self.text = TextMLP(text_features, text_widths, dtype=dtype, rngs=rngs)
         self.block1 = block(backbone.lower_features, wide, rngs=rngs)
         self.block2 = block(backbone.upper_features, narrow, rngs=rngs)
-        self.fusion = fusion(backbone.upper_features, narrow, rngs=rngs)
+        self.image_vector = image_vector(backbone.upper_features, rngs=rngs)
+        self.fusion = fusion(self.image_vector.features, narrow, rngs=rngs)
         self.hidden = hidden(self.fusion.features, rngs=rngs)
         features = self.hidden.features
         self.head = HashHead(features, num_bits, dtype=dtype, rngs=rngs)
@@ -78,7 +83,8 @@ class MultimodalHashing(nnx.Module):
         maps, text = self.block1(maps, text)
         maps = self.backbone.upper(maps, train=train)
         maps, text = self.block2(maps, self.text.narrow(text))
-        joint = self.fusion(maps.mean(axis=(1, 2)), text)
+        vector = self.image_vector(maps, train=train, rngs=rngs)
+        joint = self.fusion(vector, text)
         return self.hidden(joint, train=train, rngs=rngs)
 
     def joint(

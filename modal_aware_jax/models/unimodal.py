@@ -3,6 +3,7 @@
 import jax
 from flax import nnx
 
+from modal_aware_jax.backbones.image_vector import MeanVector
 from modal_aware_jax.backbones.text_mlp import TextMLP
 from modal_aware_jax.hashing.head import HashHead
 from modal_aware_jax.hashing.hidden import NoHiddenLayer
@@ -14,7 +15,8 @@ class ImageHashing(nnx.Module):
     With the triplet ranking loss it is the row "DTH" of the papers' tables.
 
     Args:
-      backbone: as for `MultimodalHashing`, and so are `hidden` and `num_labels`.
+      backbone: as for `MultimodalHashing`, and so are `image_vector`, `hidden`
+        and `num_labels`.
       num_bits: K.
       head: constructor `(in_features, num_bits, *, dtype, rngs)` of the last layers,
         such as `DivideAndEncodeHead`.
@@ -26,6 +28,7 @@ class ImageHashing(nnx.Module):
         backbone,
         num_bits: int,
         *,
+        image_vector=MeanVector,
         hidden=NoHiddenLayer,
         head=HashHead,
         num_labels: int | None = None,
@@ -33,7 +36,8 @@ class ImageHashing(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.backbone = backbone
-        self.hidden = hidden(backbone.upper_features, rngs=rngs)
+        self.image_vector = image_vector(backbone.upper_features, rngs=rngs)
+        self.hidden = hidden(self.image_vector.features, rngs=rngs)
         features = self.hidden.features
         self.head = head(features, num_bits, dtype=dtype, rngs=rngs)
         self.label_head = nnx.data(None)
@@ -43,8 +47,9 @@ class ImageHashing(nnx.Module):
     def joint_from_maps(self, maps, text=None, *, train: bool, rngs=None) -> jax.Array:
         """Maps conv4 maps [B, h, w, C] to vectors [B, D]; the text is not read."""
         del text
-        pooled = self.backbone.upper(maps, train=train).mean(axis=(1, 2))
-        return self.hidden(pooled, train=train, rngs=rngs)
+        maps = self.backbone.upper(maps, train=train)
+        vector = self.image_vector(maps, train=train, rngs=rngs)
+        return self.hidden(vector, train=train, rngs=rngs)
 
     def joint(self, images, text=None, *, train: bool, rngs=None) -> jax.Array:
         """Maps images [B, H, W, 3] to vectors [B, D]; the text is not read."""
