@@ -13,6 +13,7 @@ from modal_aware_jax.blocks.channel_attention import (
 )
 from modal_aware_jax.blocks.kernel_network import KernelNetwork
 from modal_aware_jax.blocks.modal_aware import ModalAwareBlock
+from modal_aware_jax.blocks.position_kernel import PositionKernel
 from modal_aware_jax.fusion.compact_bilinear import (
     CompactBilinear,
     PooledCompactBilinear,
@@ -44,6 +45,7 @@ __all__ = [
     "MultiGatedUnit",
     "MultimodalHashing",
     "PooledCompactBilinear",
+    "PositionKernel",
     "ResNet18",
     "SqueezedChannelAttention",
 ]

@@ -6,11 +6,13 @@ from modal_aware_jax.blocks.channel_attention import (
 )
 from modal_aware_jax.blocks.kernel_network import KernelNetwork
 from modal_aware_jax.blocks.modal_aware import ModalAwareBlock, PassThrough
+from modal_aware_jax.blocks.position_kernel import PositionKernel
 
 __all__ = [
     "ChannelAttention",
     "KernelNetwork",
     "ModalAwareBlock",
     "PassThrough",
+    "PositionKernel",
     "SqueezedChannelAttention",
 ]

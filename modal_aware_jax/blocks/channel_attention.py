@@ -1,10 +1,14 @@
 """Channel attention: both modalities together choose the channels of each."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from modal_aware_jax.blocks.kernel_network import check_pair
+
+LECUN_NORMAL = nnx.initializers.lecun_normal()  # as all layers unless told otherwise
 
 
 def mean_one_softmax(logits):
@@ -14,6 +18,14 @@ def mean_one_softmax(logits):
     of 8,192 text channels and one of 512 almost nothing is left of them.
     """
     return nnx.softmax(logits) * logits.shape[-1]
+
+
+def double_sigmoid(logits):
+    """2 sigmoid(x): gates between 0 and 2, and 1 where the logit is 0.
+
+    Unlike a softmax's, one channel's gate takes nothing from the others.
+    """
+    return 2.0 * nnx.sigmoid(logits)
 
 
 def pool_both(image, text):
@@ -34,7 +46,7 @@ class ChannelAttention(nnx.Module):
 
     Attributes:
       gate: maps logits [B, C] to gates [B, C]: `nnx.softmax` (the paper's: the gates
-        of one sample sum to 1), `mean_one_softmax`, `nnx.sigmoid`, ...
+        of one sample sum to 1), `mean_one_softmax`, `double_sigmoid`, ...
     """
 
     def __init__(
@@ -73,6 +85,11 @@ class SqueezedChannelAttention(nnx.Module):
     W_T of the literal form has (C + T) x T weights, 69 million at T = 8,192. Here both
     logits are read from `squeeze_features` rectified linear units, as in
     squeeze-and-excitation networks (arXiv:1709.01507, eq. 3).
+
+    Attributes:
+      gate: as in `ChannelAttention`.
+      logit_init: of the weights that give the logits; zeros give every sample the same
+        gates at the start, with `double_sigmoid` gates of one.
     """
 
     def __init__(
@@ -82,6 +99,7 @@ class SqueezedChannelAttention(nnx.Module):
         *,
         squeeze_features: int = 128,
         gate=nnx.softmax,
+        logit_init=LECUN_NORMAL,
         dtype=None,
         rngs: nnx.Rngs,
     ):
@@ -89,12 +107,11 @@ class SqueezedChannelAttention(nnx.Module):
         self.text_features = text_features
         self.gate = gate
 
-        def dense(inputs, outputs):
-            return nnx.Linear(inputs, outputs, dtype=dtype, rngs=rngs)
-
+        dense = functools.partial(nnx.Linear, dtype=dtype, rngs=rngs)
+        logits = functools.partial(dense, squeeze_features, kernel_init=logit_init)
         self.squeeze = dense(image_features + text_features, squeeze_features)
-        self.image_logits = dense(squeeze_features, image_features)
-        self.text_logits = dense(squeeze_features, text_features)
+        self.image_logits = logits(image_features)
+        self.text_logits = logits(text_features)
 
     def gates(self, image: jax.Array, text: jax.Array):
         """The gates of [B, H, W, C] and [B, T]: [B, C] and [B, T]."""

@@ -10,13 +10,15 @@ from typing import NamedTuple
 
 from flax import nnx
 
+from modal_aware_jax.backbones.image_vector import DenseVector, MeanVector
 from modal_aware_jax.blocks.channel_attention import (
     ChannelAttention,
     SqueezedChannelAttention,
-    mean_one_softmax,
+    double_sigmoid,
 )
-from modal_aware_jax.blocks.kernel_network import KernelNetwork, bounded_residual
+from modal_aware_jax.blocks.kernel_network import KernelNetwork
 from modal_aware_jax.blocks.modal_aware import ModalAwareBlock, PassThrough
+from modal_aware_jax.blocks.position_kernel import PositionKernel
 from modal_aware_jax.data.collection import Collection
 from modal_aware_jax.experiment.backbones import backbone
 from modal_aware_jax.experiment.lookup import choose
@@ -43,7 +45,8 @@ class Method(NamedTuple):
     Attributes:
       title: what tables and figures call it.
       network: constructor `(make_backbone, text_features, num_bits, *, text_widths,
-        hidden, num_labels, rngs)`; `make_backbone(rngs)` gives the image backbone.
+        image_vector, hidden, num_labels, rngs)`; `make_backbone(rngs)` gives the image
+        backbone.
       loss: a name of `LOSSES`; a config's `loss.name` may be another one.
     """
 
@@ -58,8 +61,12 @@ def _low_rank_kernel(image_features, text_features, **options):
     return KernelNetwork(image_features, text_features, rank=rank, **options)
 
 
-_bounded_kernel = functools.partial(_low_rank_kernel, similarity=bounded_residual)
-_mean_one_attention = functools.partial(SqueezedChannelAttention, gate=mean_one_softmax)
+# Gates of one and even weights at the start: training begins with Concat.
+_neutral_attention = functools.partial(
+    SqueezedChannelAttention,
+    gate=double_sigmoid,
+    logit_init=nnx.initializers.zeros,
+)
 
 
 def _block(kernel_network, channel_attention):
@@ -74,12 +81,12 @@ def _block(kernel_network, channel_attention):
 # form, the same with the exactly equivalent low-rank kernel, the recommended form
 # without one half, and no blocks at all.
 BLOCKS = {
-    "modal_aware": _block(_bounded_kernel, _mean_one_attention),
+    "modal_aware": _block(PositionKernel, _neutral_attention),
     "modal_aware_paper": _block(KernelNetwork, ChannelAttention),
     "modal_aware_low_rank": _block(_low_rank_kernel, ChannelAttention),
     "modal_aware_squeezed": _block(_low_rank_kernel, SqueezedChannelAttention),
-    "no_kernel": _mean_one_attention,
-    "no_attention": _bounded_kernel,
+    "no_kernel": _neutral_attention,
+    "no_attention": PositionKernel,
     "concat": PassThrough,
 }
 
@@ -115,8 +122,8 @@ def _image(head=HashHead):
     return network
 
 
-def _text(make_backbone, text_features, num_bits, **options):
-    del make_backbone
+def _text(make_backbone, text_features, num_bits, *, image_vector, **options):
+    del make_backbone, image_vector
     return TextHashing(text_features, num_bits, **options)
 
 
@@ -157,6 +164,11 @@ METHODS = {
 
 def model(config, pairs: Collection) -> nnx.Module:
     """The network of `config.model`, for the text of a collection."""
+    image_vector = MeanVector
+    if config.model.image_features:
+        image_vector = functools.partial(
+            DenseVector, features=config.model.image_features
+        )
     hidden = NoHiddenLayer
     if config.model.hidden_features:
         hidden = functools.partial(HiddenLayer, features=config.model.hidden_features)
@@ -165,6 +177,7 @@ def model(config, pairs: Collection) -> nnx.Module:
         pairs.num_text_features,
         config.model.num_bits,
         text_widths=tuple(config.model.text_widths),
+        image_vector=image_vector,
         hidden=hidden,
         num_labels=pairs.num_labels if config.loss.label_weight else None,
         rngs=nnx.Rngs(config.seed),
