@@ -41,6 +41,7 @@ def get_config(arg: str = "") -> ConfigDict:
                 "num_bits": choice["bits"],
                 "text_widths": (1024, 512),
                 "dtype": "float32",  # or bfloat16: of the computation
+                "image_features": 0,
                 "hidden_features": 0,
             },
             "loss": {

@@ -38,6 +38,7 @@ def get_config(arg: str = "") -> ConfigDict:
                 "num_bits": choice["bits"],
                 "text_widths": (256, 64),
                 "dtype": "float32",  # or bfloat16: of the computation
+                "image_features": 0,
                 "hidden_features": 0,
             },
             "loss": {
