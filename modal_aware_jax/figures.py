@@ -46,7 +46,7 @@ flags.DEFINE_list("figures", list(FIGURES), "What to make; see above.")
 flags.DEFINE_list("methods", [], "Methods, in order; all by default.")
 flags.DEFINE_integer("bits", None, "Code length; the one most cells have by default.")
 flags.DEFINE_integer("seed", None, "Training seed of codes, attention and latency.")
-flags.DEFINE_integer("points", 1200, "codes: so many pairs of the database.")
+flags.DEFINE_integer("points", 900, "codes: so many pairs of the database at most.")
 flags.DEFINE_integer("photographs", 4, "attention: so many test queries.")
 flags.DEFINE_integer("rounds", 9, "latency: timings of each method; the median counts.")
 
@@ -130,7 +130,7 @@ def draw_codes(workdir, directory, cells, pairs, *, points) -> None:
             found[cell] = unpack(kept["database"], cell.bits), kept["database_labels"]
     labels = next(iter(found.values()))[1]
     rows, label, _ = code_space.one_label_each(labels)
-    chosen = np.linspace(0, len(rows) - 1, min(points, len(rows))).astype(int)
+    chosen = code_space.balanced(label, points)
     rows, label = rows[chosen], label[chosen]
     for name, project in code_space.PROJECTIONS.items():
         spaces = {

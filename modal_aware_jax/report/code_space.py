@@ -71,6 +71,21 @@ def one_label_each(labels: np.ndarray, *, count: int = NUM_LABELS):
     return rows, label, taken
 
 
+def balanced(label: np.ndarray, count: int) -> np.ndarray:
+    """Positions of `count` points at most, the same number of each label if it can be.
+
+    >>> balanced(np.array([7, 7, 7, 7, 7, 2]), 4).tolist()
+    [0, 4, 5]
+    """
+    kinds = np.unique(label)
+    chosen = []
+    for kind in kinds:
+        own = np.flatnonzero(label == kind)
+        some = np.linspace(0, len(own) - 1, min(len(own), count // len(kinds)))
+        chosen.append(own[some.astype(int)])
+    return np.sort(np.concatenate(chosen))
+
+
 def draw_code_space(
     spaces: dict[str, np.ndarray],
     labels: np.ndarray,
