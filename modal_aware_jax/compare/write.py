@@ -49,21 +49,21 @@ def write_comparison(
         raise ValueError("There is no finished cell to report.")
     directory.mkdir(parents=True, exist_ok=True)
     methods = in_order(finished, first)
-    source, text = config.data.source, config.data.get("text", "bag")
-    rows = summarise(finished, methods, source=source, text=text)
+    data = {"source": config.data.source, "text": config.data.get("text", "bag")}
+    rows = summarise(finished, methods, **data)
     _write_csv(directory / "comparison.csv", rows)
     record = {"rows": rows, "provenance": _made(finished, config, left_out)}
-    text = json.dumps(plain(record), indent=1, default=str)
-    (directory / "comparison.json").write_text(text + "\n")
+    written = json.dumps(plain(record), indent=1, default=str)
+    (directory / "comparison.json").write_text(written + "\n")
     table = long_markdown(rows, METHODS[methods[0]].title)
     notes = _notes(rows, left_out)
     sections = [grid_markdown(rows), table, *notes]
     (directory / "comparison.md").write_text("\n".join(sections))
-    caption = f"MAP on {source}. " + " ".join(notes)
+    caption = f"MAP on {config.data.source}. " + " ".join(notes)
     (directory / "comparison.tex").write_text(
         latex(rows, caption=caption.strip(), label="tab:comparison")
     )
-    _write_ablation(directory, finished, source)
+    _write_ablation(directory, finished, data)
     curves = _draw(directory, finished, methods)
     results = {
         f"{METHODS[method].title}, {bits} bits": mean_result(cells)
@@ -71,23 +71,23 @@ def write_comparison(
         for method in methods
         if (cells := of_method(finished, method, bits))
     }
-    title = f"Comparison on {source}"
+    title = f"Comparison on {config.data.source}"
     write_page(directory / "index.html", results, curves=curves, title=title)
     return table
 
 
-def _write_ablation(directory, finished, source):
+def _write_ablation(directory, finished, data):
     there = {cell.method for cell in finished}
     methods = [method for method in ABLATION if method in there]
     if methods[:1] != ["modal_aware"] or not {"no_kernel", "no_attention"} & there:
         return
-    rows = summarise(finished, methods, source=source)
+    rows = summarise(finished, methods, **data)
     for row in rows:
         if row["method"] == "concat":
             row["title"] = "w/o both (Concat)"
     table = grid_markdown(rows) + "\n" + long_markdown(rows, METHODS[methods[0]].title)
     (directory / "ablation.md").write_text(table)
-    caption = f"Ablation on {source}, MAP."
+    caption = f"Ablation on {data['source']}, MAP."
     (directory / "ablation.tex").write_text(
         latex(rows, caption=caption, label="tab:ablation")
     )
