@@ -57,11 +57,21 @@ def test_duplicates_come_in_row_order(distinct):
         assert_same(search(query, database, k), sorted_search(query, database, k))
 
 
-@pytest.mark.parametrize("num_bits", [8, 64])
-def test_chunks_merge_exactly(num_bits, monkeypatch):
-    monkeypatch.setattr(top_k, "CHUNK_ROWS", 2048)
-    query, database = random_codes(140, num_bits), random_codes(10_007, num_bits, 1)
+@pytest.mark.parametrize(("num_bits", "rows"), [(8, 10_007), (64, 8192), (70, 6200)])
+def test_chunks_merge_exactly(num_bits, rows, monkeypatch):
+    monkeypatch.setattr(top_k, "chunk_limit", lambda words: 2048)
+    monkeypatch.setattr(top_k, "ALL_ROWS", 3000)
+    query, database = random_codes(140, num_bits), random_codes(rows, num_bits, 1)
     for k in (1, 20, 32, 500):
+        assert_same(search(query, database, k), sorted_search(query, database, k))
+    assert_same(search(query[:1], database, 9), sorted_search(query[:1], database, 9))
+
+
+@pytest.mark.parametrize("rows", [255, 257, 1025, 4097, 9000])
+def test_tiles_that_are_not_full(rows):
+    """The last tile has groups without a row, with fewer rows, and ties between all."""
+    query, database = random_codes(5, 3), random_codes(rows, 3, 1)
+    for k in (1, 3, 50):
         assert_same(search(query, database, k), sorted_search(query, database, k))
 
 
@@ -95,11 +105,13 @@ def test_distances_equal_faiss():
 
 def test_errors():
     codes = random_codes(4, 64)
-    for k in (0, -1, 1.5, True):
+    for k in (0, -1, 1.5, True, None, "3", np.nan, np.inf, [1]):
         with pytest.raises(ValueError, match="search: expected k"):
             search(codes, codes, k)
     with pytest.raises(ValueError, match="the database is empty"):
         search(codes, codes[:0], 1)
+    with pytest.raises(ValueError, match="the codes have no words"):
+        search(codes[:, :0], codes[:, :0], 1)
     with pytest.raises(ValueError, match="search: expected database to be packed"):
         search(codes, codes.astype(np.int64), 1)
 

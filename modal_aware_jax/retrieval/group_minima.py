@@ -1,11 +1,12 @@
 """Exact Hamming search on a CPU, by the smallest distance of each group of rows.
 
-Rows are cut into groups of 8 to 32 neighbours. One fused XLA loop finds the smallest
-distance of every group to four queries at once (four minima share a word), so the
-codes are read once for four queries and no distance is ever written. Let t be the
-k-th smallest minimum. A group above t holds none of the k nearest; of the groups
-at t only the first, in row order, can hold one; together exactly k groups remain
-to be looked at, however many distances tie.
+A tile is a run of rows; its groups are the rows at equal places modulo LANES, 8 to 128
+of them, so that codes are read as they lie in memory or on disk. One fused XLA loop
+finds the smallest distance of every group to four queries at once (four minima share a
+word): the codes are read once for four queries and no distance is ever written. Let t
+be the k-th smallest minimum. A group above t holds none of the k nearest; of the
+groups at t only those of the first tiles can hold one; so little more than k groups
+remain to be looked at, however many distances tie.
 """
 
 import functools
@@ -15,88 +16,120 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from modal_aware_jax.retrieval.order import code_columns, distance_type
+from modal_aware_jax.retrieval.order import distance_type
 from modal_aware_jax.retrieval.ranking import padded_rows
 
-QUERY_BLOCK = 128  # queries of one device call
+QUERY_BLOCKS = (8, 32, 128)  # queries of one device call, padded to one of these
+QUERY_BLOCK = QUERY_BLOCKS[-1]
 UNROLLED = 128  # population counts in one loop body: more compile for too long
+UNROLL = 8  # rows of a group in one loop body
+LANES = 32  # groups of a tile
+ALIGNMENT = 64  # bytes
+PAGE = 1024  # words
+PIECE = 2**18  # rows whose distances are computed at a time
 
 
 class Layout(NamedTuple):
     """How one chunk lies on the device."""
 
     words: int  # Wd
-    unroll: int  # rows of a group in one loop body
-    parts: int  # a group is `parts` such runs of rows
-    groups: int  # padded number of groups
+    parts: int  # a group has `parts` times UNROLL rows
+    tiles: int  # padded number of tiles
     queries: int  # queries that share a word of the result
 
     @property
     def group_rows(self) -> int:
-        return self.unroll * self.parts
+        return UNROLL * self.parts
+
+    @property
+    def tile_rows(self) -> int:
+        return LANES * self.group_rows
 
 
 def choose_layout(rows: int, words: int, k: int, chunks: int = 1) -> Layout:
     """Groups so large that reading minima and reading candidates cost about equal."""
     queries = 4 if words * 32 <= 255 else 2 if words <= 8 else 1
-    unroll = 8
-    while queries > 1 and unroll * words * queries > UNROLLED:
+    while queries > 1 and UNROLL * words * queries > UNROLLED:
         queries //= 2
-    size = unroll
+    size = UNROLL
     while 8 * k * size <= rows and k * (2 * size) ** 2 <= rows * chunks and size < 128:
         size *= 2
-    groups = padded_rows(-(-rows // size) * 8) // 8
-    return Layout(words, unroll, size // unroll, groups, queries)
+    tiles = -(-padded_rows(rows) // (LANES * size))
+    return Layout(words, size // UNROLL, tiles, queries)
 
 
 def _minima(query, database, num_queries, *, layout):
-    """Minima of all runs of rows, for all queries.
+    """Minima of all groups, for all queries.
 
-    Nothing but whole words in one loop: on a CPU, narrower types and inner loops
-    made this ten times slower.
+    Nothing but whole words in the loop over rows: on a CPU, narrower types and inner
+    loops made this ten times slower. More than two words a code are read from columns.
 
     Args:
-      query: uint32 [QUERY_BLOCK, Wd].
-      database: uint32 [Wd, unroll, parts * groups].
+      query: uint32 [B, Wd].
+      database: uint32 [tiles * parts, UNROLL, LANES, Wd].
 
     Returns:
-      uint32 [QUERY_BLOCK / queries, parts * groups], each word the minima of
-      `queries` queries, the first in its lowest bits.
+      [B, tiles, LANES], of the smallest type that holds a distance.
     """
     bits = 32 // layout.queries
+    mask = jnp.uint32(2**bits - 1) if bits < 32 else jnp.uint32(0xFFFFFFFF)
+    if layout.words > 2:
+        columns = jnp.moveaxis(database, -1, 0)
+    else:
+        columns = [database[..., w] for w in range(layout.words)]
 
     def distance(i, row):
-        different = (query[i, w] ^ database[w, row] for w in range(layout.words))
+        different = (query[i, w] ^ columns[w][:, row] for w in range(layout.words))
         counts = [jax.lax.population_count(x) for x in different]
         return functools.reduce(jnp.add, counts)
 
     def smallest(i):
-        if layout.words * layout.unroll * layout.queries > UNROLLED:
-            different = query[i][:, None, None] ^ database
+        if layout.words * UNROLL * layout.queries > UNROLLED:
+            different = query[i][:, None, None, None] ^ columns
             counts = jax.lax.population_count(different).sum(axis=0, dtype=jnp.uint32)
-            return counts.min(axis=0)
-        rows = [distance(i, row) for row in range(layout.unroll)]
+            return counts.min(axis=1)
+        rows = [distance(i, row) for row in range(UNROLL)]
         return functools.reduce(jnp.minimum, rows)
 
-    def one(i, table):
+    def unpacked(runs, lane):
+        """The smallest of one byte of every run of a group, [tiles, LANES]."""
+        shift = jnp.uint32(bits * lane)
+        parts = [(runs[:, part] >> shift) & mask for part in range(layout.parts)]
+        return functools.reduce(jnp.minimum, parts).astype(table_type)
+
+    def write(table, runs, i):
+        runs = runs.reshape(layout.tiles, layout.parts, LANES)
+        for lane in range(layout.queries):
+            table = table.at[i * layout.queries + lane].set(unpacked(runs, lane))
+        return table
+
+    def one(i, carry):
+        # One step late: what is carried is not computed anew for every use of it.
+        table = write(*carry, i - 1)
         shared = [
             smallest(i * layout.queries + lane) << jnp.uint32(bits * lane)
             for lane in range(layout.queries)
         ]
-        return table.at[i].set(functools.reduce(jnp.bitwise_or, shared))
+        return table, functools.reduce(jnp.bitwise_or, shared)
 
-    shape = (QUERY_BLOCK // layout.queries, layout.parts * layout.groups)
+    table_type = distance_type(layout.words * 32)
+    table = jnp.zeros((len(query), layout.tiles, LANES), table_type)
+    runs = jnp.zeros((layout.tiles * layout.parts, LANES), jnp.uint32)
     steps = (num_queries + layout.queries - 1) // layout.queries
-    return jax.lax.fori_loop(0, steps, one, jnp.zeros(shape, jnp.uint32))
+    return write(*jax.lax.fori_loop(0, steps, one, (table, runs)), steps - 1)
 
 
 @functools.lru_cache(maxsize=256)
-def compiled_minima(layout: Layout):
-    """The compiled `_minima` for one layout, with the widest vectors of the CPU."""
+def compiled_minima(layout: Layout, block: int):
+    """`_minima` compiled for one layout and at most `block` queries.
+
+    With the widest vectors of the CPU.
+    """
     uint32 = functools.partial(jax.ShapeDtypeStruct, dtype=jnp.uint32)
+    rows = (layout.tiles * layout.parts, UNROLL, LANES)
     lowered = jax.jit(functools.partial(_minima, layout=layout)).lower(
-        uint32((QUERY_BLOCK, layout.words)),
-        uint32((layout.words, layout.unroll, layout.parts * layout.groups)),
+        uint32((block, layout.words)),
+        uint32((*rows, layout.words)),
         jax.ShapeDtypeStruct((), jnp.int32),
     )
     try:
@@ -108,50 +141,58 @@ def compiled_minima(layout: Layout):
 class Chunk(NamedTuple):
     """Consecutive rows of the database, ready to be searched."""
 
-    columns: list  # for each 32- or 64-bit word, [groups in use, group_rows]
-    rows: int  # n; the last group repeats its last row
-    device: jax.Array  # uint32 [Wd, unroll, parts * groups]
+    words: np.ndarray  # rows as 32- or 64-bit words, with the padding
+    rows: int  # n
+    groups: int  # that hold a row
+    device: jax.Array  # uint32 [tiles * parts, UNROLL, LANES, Wd]
     layout: Layout
     start: int  # first row
 
 
+def _aligned(rows: int, words: int) -> np.ndarray:
+    """An empty uint32 array at an address that JAX takes over without a copy."""
+    size = rows * words
+    memory = np.empty(size + ALIGNMENT // 4, np.uint32)
+    skipped = -memory.ctypes.data % ALIGNMENT // 4
+    return memory[skipped : skipped + size].reshape(rows, words)
+
+
 def make_chunk(codes: np.ndarray, start: int, layout: Layout) -> Chunk:
-    """Transposes rows [n, Wd] so that neighbours lie in different vectors."""
-    size = layout.group_rows
-    rows_given = len(codes)
-    whole = rows_given // size * size
-    table = np.empty(
-        (layout.words, layout.unroll, layout.parts, layout.groups), np.uint32
-    )
-    used = -(-len(codes) // size)
-    table[..., used:] = 0
-    shape = (-1, layout.parts, layout.unroll, layout.words)
-    table[..., : whole // size] = codes[:whole].reshape(shape).transpose(3, 2, 1, 0)
-    if used * size > whole:  # the last group repeats its last row
-        rows = np.minimum(np.arange(whole, used * size), len(codes) - 1)
-        last = codes[rows].reshape(shape).transpose(3, 2, 1, 0)
-        table[..., used - 1 : used] = last
-        codes = np.concatenate([codes[:whole], codes[rows]])
-    device = jax.device_put(table.reshape(layout.words, layout.unroll, -1))
-    columns = [column.reshape(used, size) for column in code_columns(codes)]
-    return Chunk(columns, rows_given, device, layout, start)
+    """Rows [n, Wd] on the device: as they lie where they fill it, else a copy."""
+    rows = len(codes)
+    size = layout.tiles * layout.tile_rows
+    whole = rows // layout.tile_rows * layout.tile_rows
+    rest = rows - whole
+    as_they_lie = codes.flags.c_contiguous and codes.ctypes.data % ALIGNMENT == 0
+    if rows == size and as_they_lie:
+        codes.ravel()[::PAGE].max()  # read from the disk here, ahead of the search
+        padded = codes
+    else:
+        padded = _aligned(size, layout.words)
+        padded[:rows] = codes
+    if rest:  # a group repeats its last row: padding must not be nearer than a row
+        place = np.arange(rest, layout.tile_rows)
+        last = place - LANES * ((place - rest) // LANES + 1)
+        padded[rows : whole + layout.tile_rows] = padded[whole + np.maximum(last, 0)]
+        padded[whole + layout.tile_rows :] = 0
+    elif rows < size:
+        padded[rows:] = 0
+    groups = whole // layout.group_rows + min(rest, LANES)
+    shape = (layout.tiles * layout.parts, UNROLL, LANES, layout.words)
+    device = jax.device_put(padded.reshape(shape))
+    words = padded.view(np.uint64) if layout.words % 2 == 0 else padded
+    return Chunk(words, rows, groups, device, layout, start)
 
 
 def _group_minima(query, chunk: Chunk) -> np.ndarray:
-    """Minima [B, groups in use] of a block of queries."""
+    """Minima [B, groups] of a block of queries."""
     layout = chunk.layout
-    padded = np.zeros((QUERY_BLOCK, layout.words), np.uint32)
+    block = next(size for size in QUERY_BLOCKS if size >= len(query))
+    padded = np.zeros((block, layout.words), np.uint32)
     padded[: len(query)] = query
     count = np.int32(len(query))
-    words = np.asarray(compiled_minima(layout)(padded, chunk.device, count))
-    steps = -(-len(query) // layout.queries)
-    minima = words[:steps].view(f"u{4 // layout.queries}")
-    minima = minima.reshape(steps, layout.parts, -1)
-    minima = minima[:, 0] if layout.parts == 1 else minima.min(axis=1)
-    minima = minima.astype(distance_type(layout.words * 32), copy=False)
-    minima = minima.reshape(steps, layout.groups, layout.queries)
-    used = len(chunk.columns[0])
-    return np.moveaxis(minima[:, :used], 2, 1).reshape(-1, used)[: len(query)]
+    minima = np.asarray(compiled_minima(layout, block)(padded, chunk.device, count))
+    return minima.reshape(block, -1)[: len(query), : chunk.groups]
 
 
 def _kth_smallest(minima, k, largest):
@@ -164,6 +205,22 @@ def _kth_smallest(minima, k, largest):
     return radius, (inside - counts)[np.arange(rows), radius]
 
 
+def _near(query, chunk: Chunk, which, group, limit):
+    """Rows of groups within the limit of their query: (which query, distance, row)."""
+    size = chunk.layout.group_rows
+    table = chunk.words.reshape(chunk.layout.tiles, size, LANES, -1)
+    words = np.ascontiguousarray(query).view(chunk.words.dtype)[which]
+    distance = np.zeros((len(group), size), limit.dtype)
+    for w in range(words.shape[1]):
+        column = table[group // LANES, :, group % LANES, w]  # [M, group_rows]
+        distance += np.bitwise_count(column ^ words[:, w, None])
+    near = np.flatnonzero(distance <= limit[which, None])
+    found = group[near // size]
+    row = found // LANES * chunk.layout.tile_rows + found % LANES + near % size * LANES
+    near, row = near[row < chunk.rows], row[row < chunk.rows]
+    return which[near // size], distance.ravel()[near].astype(np.int64), row
+
+
 def candidates(query, chunk: Chunk, k: int, worst: np.ndarray):
     """Rows of a chunk that may be among the k nearest of a block of queries.
 
@@ -174,7 +231,7 @@ def candidates(query, chunk: Chunk, k: int, worst: np.ndarray):
       worst: int64 [B], only rows nearer than this count.
 
     Returns:
-      (which query, distance, row), int64 [M] each, sorted by query, then by row.
+      (which query, distance, row), int64 each, sorted by query, then by row.
     """
     minima = _group_minima(query, chunk)
     largest = chunk.layout.words * 32
@@ -188,21 +245,21 @@ def candidates(query, chunk: Chunk, k: int, worst: np.ndarray):
     inside = minima <= limit[:, None]
     if (radius < 0).any():
         inside[radius < 0] = False
-    which, group = np.nonzero(inside)
+    which, group = np.divmod(np.flatnonzero(inside), inside.shape[1])
     if spare is not None and len(which) > k * len(query):
+        # A tile at the radius is needed unless those before it hold enough groups.
         at_radius = minima[which, group] == radius[which]
-        seen = np.cumsum(at_radius)
-        first = np.searchsorted(which, np.arange(len(query)))
-        seen -= (seen - at_radius)[np.minimum(first, len(seen) - 1)][which]
-        keep = ~at_radius | (seen <= spare[which])
+        before = np.cumsum(at_radius) - at_radius
+        tile = which * chunk.layout.tiles + group // LANES
+        earlier = before[np.searchsorted(tile, tile)]
+        earlier -= before[np.searchsorted(which, which)]
+        keep = ~at_radius | (earlier < spare[which])
         which, group = which[keep], group[keep]
-    size = chunk.layout.group_rows
-    words = np.stack(code_columns(query), axis=1)[which]
-    distance = np.zeros((len(group), size), minima.dtype)
-    for w, column in enumerate(chunk.columns):
-        distance += np.bitwise_count(column.take(group, axis=0) ^ words[:, w, None])
-    near = np.flatnonzero(distance <= limit[which, None])
-    row = group[near // size] * size + near % size
-    real = row < chunk.rows
-    near, row = near[real], row[real]
-    return which[near // size], distance.ravel()[near].astype(np.int64), row
+    step = max(1, PIECE // chunk.layout.group_rows)
+    pieces = [
+        _near(query, chunk, which[i : i + step], group[i : i + step], limit)
+        for i in range(0, max(len(which), 1), step)
+    ]
+    which, distance, row = (np.concatenate(x) for x in zip(*pieces, strict=True))
+    order = np.argsort(which * chunk.rows + row)
+    return which[order], distance[order], row[order]

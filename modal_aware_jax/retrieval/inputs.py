@@ -60,9 +60,30 @@ def relevance_words(inputs: Inputs, rows: slice) -> np.ndarray:
     return label_words(labels, "database_labels")
 
 
+def check_whole(function, name, value, least=1) -> int:
+    """`value` as an int of at least `least`, or ValueError."""
+    number = isinstance(value, int | float | np.integer | np.floating)
+    number = number and not isinstance(value, bool) and np.isfinite(value)
+    if not number or int(value) != value or value < least:
+        kind = "a positive integer" if least else "an integer >= 0"
+        raise ValueError(f"{function}: expected {name} to be {kind}, got {value!r}.")
+    return int(value)
+
+
 def _classes(function, query_labels, database_labels):
     """Class numbers as uint32; the all-ones word is left free."""
     both = (query_labels, database_labels)
+    kinds = {"number" if x.dtype.kind in "biuf" else x.dtype.kind for x in both}
+    if len(kinds) > 1 or not kinds <= {"number", "U", "S"}:
+        raise ValueError(
+            f"{function}: expected class numbers (or names) of one kind, got "
+            f"{query_labels.dtype} and {database_labels.dtype}."
+        )
+    if any(x.dtype.kind == "f" and np.isnan(x).any() for x in both):
+        raise ValueError(
+            f"{function}: a class number is NaN. Leave items without a label out, or "
+            "give 0/1 labels [., L] with a row of zeros."
+        )
     small = all(
         x.dtype.kind in "iu" and (not x.size or (x.min() >= 0 and x.max() < NO_CLASS))
         for x in both
@@ -84,6 +105,8 @@ def check_codes(function, query, database, num_bits=None):
             f"{function}: expected query [Q, Wd] and database [N, Wd] of the same Wd, "
             f"got {list(query.shape)} and {list(database.shape)}."
         )
+    if not query.shape[1]:
+        raise ValueError(f"{function}: the codes have no words, shape [., 0].")
     if not len(database):
         raise ValueError(f"{function}: the database is empty, shape [0, Wd].")
     return query, database
@@ -93,6 +116,7 @@ def check_inputs(
     function, query, database, query_labels, database_labels, num_bits
 ) -> Inputs:
     """Returns checked `Inputs`, or raises ValueError naming `function`."""
+    num_words(num_bits)
     query, database = check_codes(function, query, database, num_bits)
     if query_labels is None or database_labels is None:
         missing = "query_labels" if query_labels is None else "database_labels"

@@ -18,9 +18,10 @@ def shard_codes(packed, mesh) -> tuple[jax.Array, int]:
     Each device holds consecutive rows; the last ones are padded.
     """
     packed = np.asarray(packed)
-    if len(mesh.axis_names) != 1:
+    axes = getattr(mesh, "axis_names", None)
+    if axes is None or len(axes) != 1:
         raise ValueError(
-            f"shard_codes: expected a mesh of one axis, got {mesh.axis_names}."
+            f"shard_codes: expected a mesh of one axis, got {axes or mesh!r}."
         )
     rows = padded_rows(-(-len(packed) // mesh.size))
     codes = np.zeros((rows * mesh.size, packed.shape[1]), np.uint32)

@@ -19,7 +19,7 @@ from modal_aware_jax.retrieval.group_minima import (
     choose_layout,
     make_chunk,
 )
-from modal_aware_jax.retrieval.inputs import check_codes
+from modal_aware_jax.retrieval.inputs import check_codes, check_whole
 from modal_aware_jax.retrieval.order import (
     code_columns,
     distance_type,
@@ -27,6 +27,10 @@ from modal_aware_jax.retrieval.order import (
     nearest_rows,
 )
 from modal_aware_jax.retrieval.ranking import CHUNK_ROWS, num_threads, padded_rows
+
+CHUNK_BYTES = 2**23  # smaller ones cost calls, larger ones leave the cache
+MOST_CHUNKS = 8  # searched at a time, and as many being read
+ALL_ROWS = 2**22  # rows whose distances are held at once, for every thread
 
 
 def search(query, database, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -53,43 +57,55 @@ def search_rows(query, database, k: int) -> tuple[np.ndarray, np.ndarray]:
     """`search` without checks, over anything with a shape that slices into rows."""
     if jax.default_backend() != "cpu":
         return _search_device(query, database, k)
-    if k * 64 > min(len(database), CHUNK_ROWS) or len(query) < 4:
+    limit = chunk_limit(database.shape[1])
+    small = len(query) < 4 and len(database) <= limit
+    if small or k * 64 > min(len(database), limit):
         return _search_all(query, database, k)
-    return search_chunks(query, iterate_chunks(database, k), k)
+    # Threads share the queries of one chunk, or else the chunks.
+    threads = num_threads() if len(database) <= limit else 1
+    return search_chunks(query, iterate_chunks(database, k, limit), k, threads)
 
 
 def check_k(function, k, num_database) -> int:
-    if isinstance(k, bool) or int(k) != k or k < 1:
-        raise ValueError(f"{function}: expected k to be a positive integer, got {k!r}.")
-    return min(int(k), num_database)
+    return min(check_whole(function, "k", k), num_database)
 
 
-def chunk_starts(num_database: int) -> tuple[range, int]:
-    """Starts of the chunks, and their rows: equal parts of at most CHUNK_ROWS."""
-    parts = -(-num_database // CHUNK_ROWS)
-    rows = -(-num_database // parts)
-    return range(0, num_database, rows), rows
+def chunk_limit(words: int) -> int:
+    """Rows of a chunk on a CPU."""
+    return max(CHUNK_BYTES // (4 * max(words, 2)), 2**15)
 
 
-def iterate_chunks(database, k: int) -> Iterable[Chunk]:
-    """Chunks of a database [N, Wd], each made while the one before is searched."""
-    starts, rows = chunk_starts(len(database))
+def chunk_starts(num_database: int, limit: int) -> tuple[range, int]:
+    """Starts of the chunks, and their rows: equal padded parts of about `limit`."""
+    parts = -(-num_database // limit)
+    rows = padded_rows(-(-num_database // parts))
+    return range(0, num_database, rows), min(rows, num_database)
+
+
+def iterate_chunks(database, k: int, limit: int) -> Iterable[list[Chunk]]:
+    """Chunks of at most `limit` rows in row order, as many at a time as threads.
+
+    The next ones are made, which reads them from a disk, while these are searched.
+    """
+    starts, rows = chunk_starts(len(database), limit)
     layout = choose_layout(rows, database.shape[1], k, len(starts))
 
     def make(start):
         return make_chunk(np.asarray(database[start : start + rows]), start, layout)
 
-    with ThreadPoolExecutor(1) as pool:
-        ahead = pool.submit(make, starts[0])
-        for start in starts[1:]:
-            chunk, ahead = ahead.result(), pool.submit(make, start)
-            yield chunk
-        yield ahead.result()
+    size = min(num_threads(), MOST_CHUNKS)
+    groups = [starts[i : i + size] for i in range(0, len(starts), size)]
+    with ThreadPoolExecutor(size) as pool:
+        ahead = [pool.submit(make, start) for start in groups[0]]
+        for group in groups[1:]:
+            chunks = [future.result() for future in ahead]
+            ahead = [pool.submit(make, start) for start in group]
+            yield chunks
+        yield [future.result() for future in ahead]
 
 
-def _query_blocks(num_queries: int) -> list[slice]:
+def _query_blocks(num_queries: int, threads: int) -> list[slice]:
     """Equal blocks of at most QUERY_BLOCK queries, a multiple of the threads."""
-    threads = num_threads()
     blocks = -(-num_queries // (QUERY_BLOCK * threads)) * threads
     size = -(-num_queries // (4 * blocks)) * 4
     return [slice(i, min(i + size, num_queries)) for i in range(0, num_queries, size)]
@@ -113,10 +129,13 @@ def _merge(best, found, k, largest):
     return distance[order], row[order]
 
 
-def search_chunks(query, chunks: Iterable[Chunk], k: int):
-    """`search` over prepared chunks in row order, k at most their number of rows."""
+def search_chunks(query, chunks: Iterable[list[Chunk]], k: int, threads: int):
+    """`search` over prepared chunks in row order, k at most their number of rows.
+
+    `threads` is how many blocks of queries are searched at a time.
+    """
     largest = query.shape[1] * 32
-    blocks = _query_blocks(len(query))
+    blocks = _query_blocks(len(query), threads)
     best = [
         (
             np.zeros((b.stop - b.start, 0), np.int64),
@@ -125,42 +144,53 @@ def search_chunks(query, chunks: Iterable[Chunk], k: int):
         for b in blocks
     ]
 
-    def update(i, chunk):
-        distance, row = best[i]
+    def find(task):
+        i, chunk = task
+        distance, _ = best[i]
         if distance.shape[1] < k:
             worst = np.full(len(distance), largest + 1)
         else:
             worst = distance[:, -1]
         which, near, rows = candidates(query[blocks[i]], chunk, k, worst)
-        if len(which):
-            best[i] = _merge(
-                (distance, row), (which, near, rows + chunk.start), k, largest
-            )
+        return i, (which, near, rows + chunk.start)
 
     with ThreadPoolExecutor(num_threads()) as pool:
-        for chunk in chunks:
-            for _ in pool.map(lambda i, c=chunk: update(i, c), range(len(blocks))):
-                pass
+        for group in chunks:
+            tasks = [(i, chunk) for i in range(len(blocks)) for chunk in group]
+            for i, found in pool.map(find, tasks):
+                if len(found[0]):
+                    best[i] = _merge(best[i], found, k, largest)
     distance = np.concatenate([d for d, _ in best]).astype(np.int32)
     return distance, np.concatenate([r for _, r in best])
 
 
 def _search_all(query, database, k):
-    """`search` through all distances of one query at a time: for few queries."""
+    """`search` through all distances of one query at a time: for few, or large k."""
     largest = database.shape[1] * 32
     kind = distance_type(largest)
-    columns = code_columns(np.asarray(database))
     words = np.stack(code_columns(query), axis=1)
+    starts, rows = chunk_starts(len(database), max(k, ALL_ROWS))
+    best = [(np.zeros(0, kind), np.zeros(0, np.int64))] * len(query)
 
-    def one(i):
+    def update(i, start, columns):
         distance = distances_to(words[i], columns, kind)
-        rows = nearest_rows(distance, k, largest)
-        return distance[rows], rows
+        near = nearest_rows(distance, min(k, len(distance)), largest)
+        distance = np.concatenate([best[i][0], distance[near]])
+        near = np.concatenate([best[i][1], near + start])
+        if start:
+            order = np.argsort(distance, kind="stable")[:k]
+            distance, near = distance[order], near[order]
+        best[i] = distance, near
 
     with ThreadPoolExecutor(num_threads()) as pool:
-        found = list(pool.map(one, range(len(query))))
-    distance = np.array([d for d, _ in found], np.int32).reshape(len(query), k)
-    return distance, np.array([r for _, r in found], np.int64).reshape(len(query), k)
+        for start in starts:
+            columns = code_columns(np.asarray(database[start : start + rows]))
+            for _ in pool.map(
+                lambda i, s=start, c=columns: update(i, s, c), range(len(query))
+            ):
+                pass
+    distance = np.array([d for d, _ in best], np.int32).reshape(len(query), k)
+    return distance, np.array([r for _, r in best], np.int64).reshape(len(query), k)
 
 
 def nearest_on_device(query, database, num_rows, k):
@@ -188,7 +218,7 @@ def _device_chunk(query, database, num_rows, k):
 
 def _search_device(query, database, k):
     """`search` with `lax.top_k`, one padded chunk on the device at a time."""
-    starts, rows = chunk_starts(len(database))
+    starts, rows = chunk_starts(len(database), CHUNK_ROWS)
     padded = padded_rows(rows)
     on_device = jax.device_put(query)
     best = np.zeros((len(query), 0), np.int32), np.zeros((len(query), 0), np.int64)
