@@ -42,6 +42,19 @@ def test_nan_is_an_error(x):
         binarize(x)
 
 
+@pytest.mark.parametrize("x", [[True, False], ["a"], [1j], [None]])
+def test_signs_of_real_numbers_only(x):
+    with pytest.raises(ValueError, match="binarize: expected real numbers"):
+        binarize(x)
+
+
+@pytest.mark.parametrize("num_bits", [None, 2.0, "2", True, 0, -3])
+def test_whole_numbers_of_bits_only(num_bits):
+    for function in (num_words, lambda k: unpack(np.zeros((1, 1), np.uint32), k)):
+        with pytest.raises(ValueError, match="whole number of bits, at least 1 bit"):
+            function(num_bits)
+
+
 def test_tiny_float64_keeps_its_sign():
     assert binarize(np.array([-1e-300, 1e-300])).tolist() == [-1, 1]
 

@@ -120,6 +120,25 @@ def test_errors_name_the_file_and_the_fix(tmp_path, arrays, message):
     assert str(path) in str(error.value)
 
 
+def test_missing_files_labels_without_rows_and_damaged_members(tmp_path):
+    with pytest.raises(CodesFileError, match="nothing.npz.* No such file"):
+        read_codes(tmp_path / "nothing.npz")
+    with pytest.raises(CodesFileError, match="not a readable .npz"):
+        read_codes(tmp_path)
+    arrays = {"query": SIGNS, "database": SIGNS}
+    path = write(tmp_path, **arrays, query_labels=1, database_labels=1)
+    with pytest.raises(CodesFileError, match=r"query_labels of 4 rows.*shape \[\]"):
+        read_codes(path)
+    np.savez_compressed(path, **arrays)
+    good = path.read_bytes()
+    for place in range(60, 200, 7):
+        path.write_bytes(good[:place] + bytes([good[place] ^ 0xFF]) + good[place + 1 :])
+        try:
+            assert read_codes(path).query.tolist() == read_codes(path).database.tolist()
+        except CodesFileError:
+            pass
+
+
 def test_files_that_are_no_npz(tmp_path):
     path = tmp_path / "codes.npz"
     path.write_bytes(b"not a zip file")

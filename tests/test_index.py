@@ -90,6 +90,43 @@ def test_removed_default_ids_are_not_given_again():
     assert found.ids.tolist() == [0, 1, 2, 3, 5]
 
 
+def test_ids_that_do_not_fit_are_refused():
+    for ids in (np.array([2**64 - 1], np.uint64), [2**63 - 1]):
+        with pytest.raises(ValueError, match=r"ids are below 2\*\*63 - 1"):
+            HammingIndex(64).add(random_codes(1), ids=ids)
+
+
+def test_saving_follows_links_and_needs_a_folder(saved):
+    found, path = saved
+    link = path.parent / "link"
+    link.symlink_to(path)
+    found.add(random_codes(5, 1))
+    found._saved = None
+    found.save(link)
+    assert link.is_symlink() and len(HammingIndex.load(path)) == 505
+    for place in (path.parent, path.parent / "nowhere" / "index"):
+        with pytest.raises(FileNotFoundError, match="a file in an existing folder"):
+            found.save(place)
+
+
+def test_loading_while_the_file_is_replaced(saved, monkeypatch):
+    """Header, table and blocks come from one file, though another is there by now."""
+    found, path = saved
+    header_of = index.index_file.header_of
+
+    def slow(file, name):
+        header = header_of(file, name)
+        other = HammingIndex(64)
+        other.add(random_codes(9, 5))
+        monkeypatch.undo()
+        other.save(path)
+        return header
+
+    monkeypatch.setattr(index.index_file, "header_of", slow)
+    np.testing.assert_array_equal(HammingIndex.load(path).codes, found.codes)
+    assert len(HammingIndex.load(path)) == 9
+
+
 def test_empty_index(tmp_path):
     found = HammingIndex(64)
     distance, ids = found.search(random_codes(3), 5)

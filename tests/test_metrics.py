@@ -373,6 +373,16 @@ def test_labels_of_other_types():
         ({"ties": "best"}, "expected ties='expected' or ties='index', got 'best'"),
         ({"at": 0}, "expected at to be a positive integer, got 0"),
         ({"num_bits": 40}, "40 bits fill 2 words of 32, but query has 1"),
+        ({"num_bits": None}, "whole number of bits, at least 1 bit, got None"),
+        ({"at": np.nan}, "expected at to be a positive integer, got nan"),
+        (
+            {"query_labels": np.full(4, np.nan), "database_labels": np.ones(60)},
+            "a class number is NaN",
+        ),
+        (
+            {"query_labels": np.full(4, "1"), "database_labels": np.ones(60)},
+            "class numbers .or names. of one kind, got <U1 and float64",
+        ),
         ({"query_labels": None}, "query_labels is None, but relevance needs labels"),
         ({"database_labels": np.ones((3, 2))}, "expected database_labels of 60 rows"),
         ({"query_labels": np.ones((4, 2))}, r"same L, got \[4, 2\] and \[60, 3\]"),
@@ -387,3 +397,26 @@ def test_errors_say_what_is_wrong(change, message):
     arguments |= {"num_bits": 5} | change
     with pytest.raises(ValueError, match=message):
         average_precision(**arguments)
+
+
+def test_no_queries_give_zeros_without_a_warning():
+    data = packed(*example(3, 9, 5))
+    none = data[0][:0], data[1], data[2][:0], data[3]
+    for function in (precision_at, recall_at, ndcg_at, cumulative_match):
+        for ties in ("expected", "index"):
+            assert not function(*none, num_bits=5, ns=(1, 3), ties=ties).any()
+    assert hash_lookup(*none, num_bits=5) == (0, 0, 0)
+    assert mean_average_precision(*none, num_bits=5) == 0
+
+
+def test_odd_arguments_of_single_metrics():
+    data = packed(*example(3, 9, 5))
+    for ns in (5, None, "12"):
+        with pytest.raises(ValueError, match="precision_at: expected ns to be several"):
+            precision_at(*data, num_bits=5, ns=ns)
+    for radius in (-1, 1.5, None):
+        with pytest.raises(ValueError, match="expected radius to be an integer >= 0"):
+            hash_lookup(*data, num_bits=5, radius=radius)
+    for gain in (lambda g: g[:1], lambda g: g * np.nan, lambda g: g - 1):
+        with pytest.raises(ValueError, match="ndcg_at: expected gain to map"):
+            ndcg_at(*data, num_bits=5, gain=gain)

@@ -20,9 +20,13 @@ def num_words(num_bits: int) -> int:
     >>> num_words(48)
     2
     """
-    if num_bits < 1:
-        raise ValueError(f"num_words: a code needs at least 1 bit, got {num_bits}.")
-    return -(-num_bits // WORD_BITS)
+    whole = isinstance(num_bits, int | np.integer) and not isinstance(num_bits, bool)
+    if not whole or num_bits < 1:
+        raise ValueError(
+            "num_words: a code has a whole number of bits, at least 1 bit, got "
+            f"{num_bits!r}."
+        )
+    return -(-int(num_bits) // WORD_BITS)
 
 
 def _as_array(x):
@@ -42,10 +46,15 @@ def binarize(x) -> jax.Array:
       int8 [..., K], -1 or +1.
 
     Raises:
-      ValueError: `x` holds NaN. Inside `jit`, where values are unknown, NaN
-        becomes +1 without an error.
+      ValueError: `x` holds NaN, or no real numbers. Inside `jit`, where values are
+        unknown, NaN becomes +1 without an error.
     """
     x = _as_array(x)
+    if x.dtype == bool or x.dtype.kind in "cOSU":
+        raise ValueError(
+            f"binarize: expected real numbers, got {x.dtype} {list(x.shape)}. Codes of "
+            "0 and 1 go to pack as they are."
+        )
     if not isinstance(x, jax.core.Tracer) and np.asarray((x != x).any()):
         raise ValueError(
             f"binarize: expected numbers, found NaN in an array of shape {x.shape}. "
@@ -90,6 +99,8 @@ def pack(codes) -> jax.Array:
         raise ValueError(
             f"pack: expected codes [..., K] with K >= 1, got shape {codes.shape}."
         )
+    if codes.dtype.kind in "OSU":
+        raise ValueError(f"pack: expected codes of -1 and +1, got {codes.dtype}.")
     one = codes > 0
     if codes.dtype != bool and not isinstance(codes, jax.core.Tracer):
         signed = ((codes == 1) | (codes == -1)).all()
@@ -127,6 +138,7 @@ def unpack(packed, num_bits: int) -> jax.Array:
       int8 [..., K], -1 or +1.
     """
     packed = _as_array(packed)
+    num_words(num_bits)
     check_packed("unpack", "packed", packed, num_bits)
     return _unpack_bits(packed, num_bits)
 

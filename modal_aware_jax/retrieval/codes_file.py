@@ -1,6 +1,7 @@
 """Reads codes and labels that were made elsewhere, from one `.npz` file."""
 
 import zipfile
+import zlib
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +16,9 @@ NAMES = {
     "query_labels": ("query_labels", "queryL", "qL", "query_L"),
     "database_labels": ("database_labels", "retrievalL", "rL", "retrieval_L"),
 }
+
+
+_DAMAGED = (zipfile.BadZipFile, zlib.error)
 
 
 class CodesFile(NamedTuple):
@@ -118,7 +122,7 @@ def read_codes(path) -> CodesFile:
             if isinstance(file, np.ndarray):
                 fail("expected an .npz file of named arrays, got a single array.")
             arrays = {name: file[name] for name in file.files}
-    except (zipfile.BadZipFile, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, RuntimeError, *_DAMAGED) as error:
         if isinstance(error, CodesFileError):
             raise
         fail(f"is not a readable .npz file of plain arrays ({error}).")
@@ -146,7 +150,7 @@ def read_codes(path) -> CodesFile:
     if labels[0] is not None:
         for name, rows in (("query", len(query)), ("database", len(database))):
             given = found[f"{name}_labels"]
-            if len(given) != rows or given.ndim not in (1, 2):
+            if given.ndim not in (1, 2) or len(given) != rows:
                 fail(
                     f"expected {name}_labels of {rows} rows, [n, L] of 0 and 1 or "
                     f"class numbers [n], got shape {list(given.shape)}."

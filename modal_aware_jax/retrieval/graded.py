@@ -76,6 +76,16 @@ def _num_grades(inputs: Inputs) -> int:
     return max(2, 1 << int(labels.max()).bit_length())
 
 
+def _gains(gain, grades) -> np.ndarray:
+    values = np.asarray(gain(np.arange(grades)), np.float64)
+    if values.shape != (grades,) or not (np.isfinite(values) & (values >= 0)).all():
+        raise ValueError(
+            f"ndcg_at: expected gain to map {grades} grades to as many finite gains "
+            f">= 0, got {values!r}."
+        )
+    return values
+
+
 def ndcg_at(
     query,
     database,
@@ -112,7 +122,7 @@ def ndcg_at(
     )
     cut = np.minimum(ns, inputs.num_database)
     grades = _num_grades(inputs)
-    gains = np.asarray(gain(np.arange(grades)), np.float64)
+    gains = _gains(gain, grades)
     discounts = _discounts(int(cut.max()))
     dcg = np.zeros((inputs.num_queries, len(ns)))
     totals = np.zeros((inputs.num_queries, grades), np.int64)

@@ -127,6 +127,11 @@ class HammingIndex:
                 f"{list(ids.shape)}."
             )
         if ids.dtype.kind != "U":
+            if ids.size and int(ids.max()) >= np.iinfo(np.int64).max:
+                raise ValueError(
+                    "HammingIndex.add: ids are below 2**63 - 1, got "
+                    f"{int(ids.max())}. Number them anew, or give strings."
+                )
             ids = ids.astype(np.int64)
         unique, counts = np.unique(ids, return_counts=True)
         twice = unique[counts > 1]
@@ -312,7 +317,7 @@ class HammingIndex:
         if header is not None and len(self._segments) <= MAX_SEGMENTS:
             try:
                 same = index_file.read_header(path) == header
-            except (FileNotFoundError, index_file.IndexFileError):
+            except (OSError, index_file.IndexFileError):
                 same = False
             if same:
                 new = self._blocks(self._segments[segments:], self._removed[removals:])
@@ -358,12 +363,16 @@ class HammingIndex:
         Raises:
           IndexFileError: the file is damaged, truncated, or no Hamming index.
         """
-        header = index_file.read_header(path)
-        table = index_file.read_table(path, header)
+        with open(path, "rb") as file:  # once: another process may replace the file
+            header = index_file.header_of(file, path)
+            table = index_file.read_table(file, path, header)
+            arrays = [
+                index_file.map_block(file, path, block, verify)
+                for block in table["blocks"]
+            ]
         index = cls(header.num_bits)
         index._next_id = table["next_id"]
-        for block in table["blocks"]:
-            array = index_file.map_block(path, block, verify)
+        for block, array in zip(table["blocks"], arrays, strict=True):
             if block["kind"] == "codes":
                 first = block.get("first_id")
                 ids = None if first is None else range(first, first + len(array))

@@ -58,14 +58,19 @@ def _unpack_header(slot: bytes) -> Header | None:
 
 
 def read_header(path) -> Header:
-    """The valid header of a file, or IndexFileError."""
+    """The valid header of the file at a path, or IndexFileError."""
+    with open(path, "rb") as file:
+        return header_of(file, path)
+
+
+def header_of(file, path) -> Header:
+    """The valid header of an open file, or IndexFileError."""
 
     def fail(reason):
         raise IndexFileError(f"HammingIndex.load: {path} {reason}")
 
-    with open(path, "rb") as file:
-        slots = file.read(2 * SLOT_BYTES)
-        size = file.seek(0, os.SEEK_END)
+    slots = file.read(2 * SLOT_BYTES)
+    size = file.seek(0, os.SEEK_END)
     if slots[: len(MAGIC)] != MAGIC[: len(slots)] or not slots:
         found = slots[: len(MAGIC)]
         fail(f"is not a Hamming index: expected {MAGIC!r} at its start, got {found!r}.")
@@ -91,11 +96,10 @@ def read_header(path) -> Header:
     return header
 
 
-def read_table(path, header: Header) -> dict:
+def read_table(file, path, header: Header) -> dict:
     """The JSON table: {'blocks': [...], 'next_id': ...}."""
-    with open(path, "rb") as file:
-        file.seek(header.table_start)
-        table = file.read(header.table_bytes)
+    file.seek(header.table_start)
+    table = file.read(header.table_bytes)
     if zlib.crc32(table) != header.table_checksum:
         raise IndexFileError(
             f"HammingIndex.load: {path} is damaged: its table of blocks does not match "
@@ -104,12 +108,12 @@ def read_table(path, header: Header) -> dict:
     return json.loads(table)
 
 
-def map_block(path, block: dict, verify: bool) -> np.ndarray:
+def map_block(file, path, block: dict, verify: bool) -> np.ndarray:
     """A block as a read-only memory map, after checking it."""
     shape = tuple(block["shape"])
     if 0 in shape:
         return np.zeros(shape, block["dtype"])
-    array = np.memmap(path, block["dtype"], "r", block["start"], shape)
+    array = np.memmap(file, block["dtype"], "r", block["start"], shape)
     if verify and _checksum(array) != block["checksum"]:
         raise IndexFileError(
             f"HammingIndex.load: {path} is damaged: the block of {block['kind']} at "
@@ -163,7 +167,11 @@ def _write_blocks(file, arrays, table) -> tuple[bytes, int]:
 
 def write_new(path, num_bits: int, arrays, next_id: int) -> Header:
     """Writes a whole file beside `path`, then renames it over `path`."""
-    path = Path(path)
+    path = Path(os.path.realpath(path))  # a link stays a link
+    if path.is_dir() or not path.parent.is_dir():
+        raise FileNotFoundError(
+            f"HammingIndex.save: expected a file in an existing folder, got {path}."
+        )
     table = {"blocks": [], "next_id": next_id}
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
@@ -197,9 +205,9 @@ def write_new(path, num_bits: int, arrays, next_id: int) -> Header:
 
 def append(path, header: Header, arrays, next_id: int) -> Header:
     """Adds blocks to a file and switches its header; `header` is the valid one."""
-    table = read_table(path, header)
-    table["next_id"] = next_id
     with open(path, "r+b") as file:
+        table = read_table(file, path, header)
+        table["next_id"] = next_id
         file.seek(header.end)
         packed, start = _write_blocks(file, arrays, table)
         new = header._replace(

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from modal_aware_jax.retrieval.inputs import check_inputs
+from modal_aware_jax.retrieval.inputs import check_inputs, check_whole
 from modal_aware_jax.retrieval.metrics import before, check_ns, check_ties
 from modal_aware_jax.retrieval.order import map_ranked
 from modal_aware_jax.retrieval.ranking import iterate_counts
@@ -42,14 +42,15 @@ def hash_lookup(
     >>> hash_lookup(code[:1], code, [1], [1, 0, 1], num_bits=2, radius=1)
     HashLookup(success=1.0, precision=0.5, empty=0.0)
     """
-    if radius < 0:
-        raise ValueError(f"hash_lookup: expected radius >= 0, got {radius}.")
+    radius = check_whole("hash_lookup", "radius", radius, least=0)
     inputs = check_inputs(
         "hash_lookup", query, database, query_labels, database_labels, num_bits
     )
     values = np.zeros((inputs.num_queries, 3))
     for queries, counts in iterate_counts(inputs):
         values[queries] = lookup_of_counts(counts.sum(axis=1), counts[:, 1], radius)
+    if not len(values):
+        return HashLookup(0.0, 0.0, 0.0)
     return HashLookup(*values.mean(axis=0).tolist())
 
 
@@ -103,6 +104,8 @@ def cumulative_match(
     inputs = check_inputs(
         "cumulative_match", query, database, query_labels, database_labels, num_bits
     )
+    if not inputs.num_queries:
+        return np.zeros(len(ns))
     if ties == "index":
         limit = min(int(ns.max()), inputs.num_database)
 

@@ -12,7 +12,7 @@ class numbers [.], where relevant means equal. Results are float64 NumPy.
 
 import numpy as np
 
-from modal_aware_jax.retrieval.inputs import check_inputs
+from modal_aware_jax.retrieval.inputs import check_inputs, check_whole
 from modal_aware_jax.retrieval.order import map_ranked
 from modal_aware_jax.retrieval.ranking import iterate_counts
 from modal_aware_jax.retrieval.ties import expected_precision_sum, hypergeometric
@@ -30,14 +30,6 @@ def check_no_relevant(function, no_relevant):
         raise ValueError(
             f"{function}: expected no_relevant='zero' or 'skip', got {no_relevant!r}."
         )
-
-
-def check_cutoff(function, name, value):
-    if int(value) != value or value < 1:
-        raise ValueError(
-            f"{function}: expected {name} to be a positive integer, got {value!r}."
-        )
-    return int(value)
 
 
 def before(counts):
@@ -114,7 +106,7 @@ def average_precision(
         "average_precision", query, database, query_labels, database_labels, num_bits
     )
     if at is not None:
-        at = min(check_cutoff("average_precision", "at", at), inputs.num_database)
+        at = min(check_whole("average_precision", "at", at), inputs.num_database)
     if ties == "index":
 
         def one(ranked, totals):
@@ -202,6 +194,7 @@ def relevant_at(inputs, ns, ties) -> tuple[np.ndarray, np.ndarray]:
             return np.append(found, totals[1])
 
         table = np.array(map_ranked(inputs, one, int(ns.max())), np.float64)
+        table = table.reshape(inputs.num_queries, len(ns) + 1)
         return table[:, :-1], table[:, -1]
     found = np.zeros((inputs.num_queries, len(ns)))
     total = np.zeros(inputs.num_queries)
@@ -212,7 +205,9 @@ def relevant_at(inputs, ns, ties) -> tuple[np.ndarray, np.ndarray]:
 
 
 def check_ns(function, ns):
-    ns = np.array([check_cutoff(function, "every n", n) for n in ns], np.int64)
+    if np.ndim(ns) != 1 or isinstance(ns, str):
+        raise ValueError(f"{function}: expected ns to be several ranks, got {ns!r}.")
+    ns = np.array([check_whole(function, "every n", n) for n in ns], np.int64)
     if not len(ns):
         raise ValueError(f"{function}: ns is empty.")
     return ns
@@ -239,8 +234,8 @@ def precision_at(
     inputs = check_inputs(
         "precision_at", query, database, query_labels, database_labels, num_bits
     )
-    found, _ = relevant_at(inputs, ns, ties)
-    return found.mean(axis=0) / np.minimum(ns, inputs.num_database)
+    found, total = relevant_at(inputs, ns, ties)
+    return mean_over_queries(found, total, "zero") / np.minimum(ns, inputs.num_database)
 
 
 def recall_at(
