@@ -13,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 from test_end_to_end import tiny_config
 
 from modal_aware_jax import build, modes
+from modal_aware_jax.backbones.depthwise import depthwise_conv
 from modal_aware_jax.data import pipeline
 from modal_aware_jax.hashing.exported import export_encoder, load_encoder
 from modal_aware_jax.modes.encode import in_vocabulary
@@ -210,3 +211,21 @@ def test_a_program_for_another_platform_is_refused(tmp_path):
     (tmp_path / "other").write_bytes(exported.serialize())
     with pytest.raises(ValueError, match="holds another function than an encoder"):
         load_encoder(tmp_path / "other")
+
+
+def test_each_platform_gets_its_own_rule():
+    """The depthwise rule of CPUs is not written into the program of a TPU."""
+
+    def relaxed(images, text):
+        x = images.astype(np.float32)
+        kernel = np.ones((3, 3, 1, 3), np.float32)
+        y = depthwise_conv(x, kernel, (1, 1), "SAME", feature_group_count=3)
+        return text + y.mean((1, 2, 3))[:, None]
+
+    for platforms in (("cpu",), ("tpu",), ("cpu", "tpu")):
+        blob = export_encoder(
+            relaxed, image_size=8, text_features=2, platforms=platforms
+        )
+        program = jax.export.deserialize(bytearray(blob)).mlir_module()
+        assert ("feature_group_count = 3" in program) == ("tpu" in platforms)
+        assert ("platform_index" in program) == (len(platforms) > 1)

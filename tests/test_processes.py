@@ -1,3 +1,4 @@
+import json
 import os
 import pathlib
 import signal
@@ -16,9 +17,11 @@ from modal_aware_jax.training.errors import WorkdirError
 from modal_aware_jax.training.metrics import read_metrics
 
 HERE = pathlib.Path(__file__).parent
+SCRIPT = str(HERE / "tiny_processes.py")
+CACHE = jax.config.jax_compilation_cache_dir or ""
 
 
-def start(workdir, count, *flags):
+def start(workdir, count, *flags, module=None):
     """Starts `count` processes of one run; the output of each goes to a file."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
@@ -36,8 +39,7 @@ def start(workdir, count, *flags):
                 subprocess.Popen(
                     [
                         sys.executable,
-                        str(HERE / "tiny_processes.py"),
-                        str(workdir),
+                        *(("-m", module) if module else (SCRIPT, str(workdir))),
                         *flags,
                         *(together if count > 1 else ()),
                     ],
@@ -46,7 +48,7 @@ def start(workdir, count, *flags):
                     env={
                         **os.environ,
                         "PYTHONPATH": f"{HERE.parent}:{HERE}",
-                        "JAX_COMPILATION_CACHE_DIR": "",
+                        "JAX_COMPILATION_CACHE_DIR": CACHE,
                     },
                 )
             )
@@ -138,6 +140,58 @@ def test_what_one_process_cannot_read_stops_all_at_one_step(undisturbed, tmp_pat
     reason = "the batch of step 14 failed: FileNotFoundError: /data/photos/im7.jpg"
     assert reason in output(tmp_path, 1)
     assert_equal(finish(tmp_path, 2), undisturbed[1])
+
+
+TINY = {
+    "data.options.num_pairs": 260,
+    "data.options.image_size": 32,
+    "data.image_size": 32,
+    "data.num_queries": 30,
+    "data.num_validation": 31,
+    "data.num_train": 150,
+    "backbone.options.width": 4,
+    "model.text_widths": "(16,8)",
+    "training.batch_size": 50,
+    "training.num_epochs": 1,
+}
+
+
+@pytest.mark.slow
+def test_the_command_line_trains_evaluates_and_encodes_by_two(tmp_path):
+    """The scores of one process: the same codes but for a bit near zero."""
+
+    def start_main(name, count, *flags):
+        flags = [
+            f"--config={HERE.parent / 'configs' / 'shapes.py'}:bits=16",
+            f"--workdir={tmp_path / name}",
+            *(f"--config.{key}={value}" for key, value in TINY.items()),
+            *flags,
+        ]
+        children = start(tmp_path / name, count, *flags, module="modal_aware_jax.main")
+        for number, child in enumerate(children):
+            assert child.wait(timeout=1800) == 0, output(tmp_path / name, number)
+
+    start_main("one", 1)
+    start_main("two", 2)
+    one, two = (read_metrics(tmp_path / name)[-1] for name in ("one", "two"))
+    assert one["step"] == two["step"] == 3
+    assert two["loss"] == pytest.approx(one["loss"], rel=1e-4)
+    assert two["validation_map"] == pytest.approx(one["validation_map"], abs=0.02)
+    reports = [
+        json.loads((tmp_path / name / "report" / "metrics.json").read_text())
+        for name in ("one", "two")
+    ]
+    one, two = (report["modal_aware"]["map_expected"] for report in reports)
+    assert two == pytest.approx(one, abs=0.02)
+    assert "The report is" in output(tmp_path / "two", 0)
+    assert "The report is" not in output(tmp_path / "two", 1)
+    start_main("two", 2, "--mode=encode")
+    with np.load(tmp_path / "two" / "encoded.npz") as encoded:
+        assert encoded["codes"].shape == (260, 1)
+        position = {name: i for i, name in enumerate(encoded["ids"])}
+        with np.load(tmp_path / "two" / "codes.npz") as saved:
+            rows = [position[name] for name in saved["query_ids"]]
+            np.testing.assert_array_equal(encoded["codes"][rows], saved["query"])
 
 
 def test_alone_everybody_agrees():
