@@ -83,7 +83,7 @@ if [ -n "$tiny" ]; then
     --width=4 --wide=32 --narrow=16 --words=50 --torch-modes=channels_last --no-check)
   input=(--size=32 --batch=8 --pairs=16 --steps=2 --rounds=1 --width=4 --wide=32)
   # A small machine may be slow; there the total does not matter.
-  limits=(200 300 300 200 200 300)
+  limits=(600 600 600 600 600 600)
 fi
 section device "${limits[0]}" \
   "$python" "$here/accelerator.py" device --out="$out" $tiny
