@@ -45,7 +45,8 @@ MODES = ("train", "evaluate", "encode", "search", "export")
 flags.adopt_module_key_flags(cli)  # --help shows them
 flags.DEFINE_enum("mode", "train", MODES, "What to do; see above.")
 flags.DEFINE_string("step", "latest", "evaluate, export: 'latest', 'best' or a step.")
-flags.DEFINE_string("codes", None, "evaluate: codes made elsewhere, an .npz file.")
+flags.DEFINE_string("codes", None, "evaluate, search: codes made elsewhere, .npz.")
+flags.DEFINE_string("index", None, "search: an index file of your own, by --codes.")
 flags.DEFINE_string("model", None, "encode, search: an exported model.")
 flags.DEFINE_string("output", None, "encode, export: the file or folder to write.")
 flags.DEFINE_string("image", None, "search: an image file.")
@@ -67,6 +68,9 @@ def run(args) -> None:
     if args.mode == "evaluate" and args.codes:
         results = modes.evaluate_codes_file(pathlib.Path(args.codes), workdir)
         print(format_results({pathlib.Path(args.codes).stem: results}))
+        return
+    if args.index:
+        _search_index(args)
         return
     config = cli.needed_config(args)
     if args.model:
@@ -102,6 +106,21 @@ def run(args) -> None:
     if is_first():
         print(format_results({experiment.name: results}))
         print(f"The report is {workdir / 'report' / 'index.html'}")
+
+
+def _search_index(args) -> None:
+    """Ranks the codes of an index file for codes made elsewhere."""
+    from modal_aware_jax import modes
+
+    if args.mode != "search":
+        raise ValueError(f"--index is for --mode=search, not {args.mode}.")
+    paths = [pathlib.Path(x) if x else None for x in (args.codes, args.output)]
+    distances, ids = modes.search_index_file(
+        pathlib.Path(args.index), paths[0], k=args.k, output=paths[1]
+    )
+    for i, (near, found) in enumerate(zip(distances, ids, strict=True)):
+        ranked = zip(found.tolist(), near.tolist(), strict=True)
+        print(f"{i:4}", "  ".join(f"{id_} ({distance})" for id_, distance in ranked))
 
 
 def _join_processes(args) -> None:

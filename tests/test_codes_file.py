@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from modal_aware_jax.hashing.codes import pack
-from modal_aware_jax.retrieval import CodesFileError, evaluate, read_codes
+from modal_aware_jax.retrieval import (
+    CodesFileError,
+    HammingIndex,
+    IndexFileError,
+    evaluate,
+    read_codes,
+    read_queries,
+)
 
 
 def write(tmp_path, **arrays):
@@ -154,3 +161,43 @@ def test_files_that_are_no_npz(tmp_path):
     good.write_bytes(good.read_bytes()[:300])
     with pytest.raises(CodesFileError, match="not a readable .npz"):
         read_codes(good)
+
+
+@pytest.mark.parametrize("num_bits", [8, 40, 64])
+def test_queries_in_every_form(tmp_path, num_bits):
+    bits = random_bits(5, num_bits)
+    truth = np.asarray(pack(bits))
+    for form in (bits, 2.0 * bits - 1, truth, np.packbits(bits, axis=1)):
+        for name in ("query", "codes", "qB"):
+            path = write(tmp_path, **{name: form})
+            np.testing.assert_array_equal(read_queries(path, num_bits), truth)
+    path = write(tmp_path, query=bits)
+    with pytest.raises(CodesFileError, match=f"{num_bits} bits, but 99 are wanted"):
+        read_queries(path, 99)
+    with pytest.raises(CodesFileError, match="expected one array 'query'"):
+        read_queries(write(tmp_path, other=bits), num_bits)
+
+
+def test_search_over_an_index_file(tmp_path):
+    from modal_aware_jax.modes.search_index import search_index_file
+
+    bits = random_bits(50, 40)
+    index = HammingIndex(40)
+    index.add(np.asarray(pack(bits)), ids=[f"item {i}" for i in range(50)])
+    index.save(tmp_path / "own.index")
+    codes = write(tmp_path, query=2 * bits[:3] - 1)
+    output = tmp_path / "found.npz"
+    distances, ids = search_index_file(
+        tmp_path / "own.index", codes, k=4, output=output
+    )
+    assert ids[:, 0].tolist() == ["item 0", "item 1", "item 2"]
+    expected = np.sort((bits[:3, None] != bits).sum(axis=2), axis=1)[:, :4]
+    np.testing.assert_array_equal(distances, expected)
+    with np.load(output) as found:
+        np.testing.assert_array_equal(found["ids"], ids)
+    with pytest.raises(ValueError, match="query codes with --codes=FILE.npz"):
+        search_index_file(tmp_path / "own.index", None)
+    with pytest.raises(IndexFileError, match="nothing cannot be opened"):
+        search_index_file(tmp_path / "nothing", codes)
+    with pytest.raises(IndexFileError, match="is not a Hamming index"):
+        search_index_file(codes, codes)

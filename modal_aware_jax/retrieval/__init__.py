@@ -1,6 +1,10 @@
 """Exact, tie-aware retrieval metrics and Hamming search."""
 
-from modal_aware_jax.retrieval.codes_file import CodesFileError, read_codes
+from modal_aware_jax.retrieval.codes_file import (
+    CodesFileError,
+    read_codes,
+    read_queries,
+)
 from modal_aware_jax.retrieval.evaluate import evaluate
 from modal_aware_jax.retrieval.graded import exponential_gain, linear_gain, ndcg_at
 from modal_aware_jax.retrieval.index import HammingIndex
@@ -34,6 +38,7 @@ __all__ = [
     "precision_at",
     "precision_recall_by_radius",
     "read_codes",
+    "read_queries",
     "recall_at",
     "search",
     "search_sharded",

@@ -96,6 +96,61 @@ def _packed_codes(fail, name, codes, num_bits) -> tuple[np.ndarray, int]:
     return words[:, :wanted] & last_word_mask(num_bits), num_bits
 
 
+def _read_arrays(fail, path) -> dict[str, np.ndarray]:
+    try:
+        with open(path, "rb") as opened:
+            file = np.load(opened, allow_pickle=False)
+            if isinstance(file, np.ndarray):
+                fail("expected an .npz file of named arrays, got a single array.")
+            return {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError, RuntimeError, *_DAMAGED) as error:
+        if isinstance(error, CodesFileError):
+            raise
+        fail(f"is not a readable .npz file of plain arrays ({error}).")
+
+
+def _num_bits(fail, arrays) -> int | None:
+    given = arrays.get("num_bits")
+    if given is None:
+        return None
+    if given.size != 1 or given.dtype.kind not in "iu" or given.min() < 1:
+        fail(f"expected num_bits to be one positive integer, got {given!r}.")
+    return int(given.reshape(()))
+
+
+def read_queries(path, num_bits: int) -> np.ndarray:
+    """Packed query codes, uint32 [Q, Wd], of an `.npz` file.
+
+    They are `query` (or a name `read_codes` knows, or `codes`), in any form that
+    `read_codes` takes; packed ones need no `num_bits` in the file.
+
+    >>> import tempfile; path = tempfile.mkdtemp() + "/queries.npz"
+    >>> np.savez(path, query=[[1, -1]])
+    >>> read_queries(path, 2).tolist()
+    [[1]]
+
+    Raises:
+      CodesFileError: says what was expected, what the file has, and the fix.
+    """
+
+    def fail(reason):
+        raise CodesFileError(f"read_queries: {path}: {reason}")
+
+    arrays = _read_arrays(fail, path)
+    present = [name for name in (*NAMES["query"], "codes") if name in arrays]
+    if len(present) != 1:
+        fail(f"expected one array 'query' of codes, found {sorted(arrays)}.")
+    codes = arrays[present[0]]
+    own = _num_bits(fail, arrays)
+    may_be_words = codes.dtype in (np.uint8, np.uint32, np.uint64)
+    query, bits = _packed_codes(
+        fail, present[0], codes, num_bits if own is None and may_be_words else own
+    )
+    if bits != num_bits:
+        fail(f"has codes of {bits} bits, but {num_bits} are wanted.")
+    return query
+
+
 def read_codes(path) -> CodesFile:
     """Reads `query`, `database`, `query_labels`, `database_labels` and `num_bits`.
 
@@ -116,16 +171,7 @@ def read_codes(path) -> CodesFile:
     def fail(reason):
         raise CodesFileError(f"read_codes: {path}: {reason}")
 
-    try:
-        with open(path, "rb") as opened:
-            file = np.load(opened, allow_pickle=False)
-            if isinstance(file, np.ndarray):
-                fail("expected an .npz file of named arrays, got a single array.")
-            arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, RuntimeError, *_DAMAGED) as error:
-        if isinstance(error, CodesFileError):
-            raise
-        fail(f"is not a readable .npz file of plain arrays ({error}).")
+    arrays = _read_arrays(fail, path)
     found = {}
     for name, spellings in NAMES.items():
         present = [s for s in spellings if s in arrays]
@@ -135,11 +181,7 @@ def read_codes(path) -> CodesFile:
     for name in ("query", "database"):
         if found[name] is None:
             fail(f"expected an array {name!r}, found only {sorted(arrays)}.")
-    num_bits = arrays.get("num_bits")
-    if num_bits is not None:
-        if num_bits.size != 1 or num_bits.dtype.kind not in "iu" or num_bits.min() < 1:
-            fail(f"expected num_bits to be one positive integer, got {num_bits!r}.")
-        num_bits = int(num_bits.reshape(()))
+    num_bits = _num_bits(fail, arrays)
     query, query_bits = _packed_codes(fail, "query", found["query"], num_bits)
     database, bits = _packed_codes(fail, "database", found["database"], num_bits)
     if query_bits != bits:
