@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from modal_aware_jax import build
+from modal_aware_jax import build, modes
 from modal_aware_jax.data import pipeline, shapes
 from modal_aware_jax.experiment import backbones
 from modal_aware_jax.experiment.losses import staged_beta
@@ -204,3 +204,27 @@ def test_the_bank_of_dpsh_holds_the_latest_codes(tiny, pairs, images):
 def normalized(batch):
     kind = backbones.BACKBONES["tiny"]
     return build.normalizer(kind.mean, kind.deviation)(batch["image"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["dpsh", "hashnet"])
+def test_a_resumed_run_remembers_what_its_loss_did(method, tiny, pairs, tmp_path):
+    def run(directory, num_epochs):
+        config = tiny_config(method)
+        config.data.image_size = SIZE
+        config.optimizer.schedule = "step"  # no other rate for another end
+        config.loss.options.hashnet.num_stages = num_epochs  # nor other stages
+        config.training.num_epochs = num_epochs
+        experiment = build.experiment(config, pairs)
+        modes.train(experiment, tmp_path / directory)
+        record = modes.evaluate.load_run(experiment, tmp_path / directory)
+        memory = jax.tree.leaves(nnx.to_pure_dict(nnx.state(experiment.model.memory)))
+        return record["step"], [np.asarray(leaf) for leaf in memory]
+
+    run("stopped", 1)
+    step, memory = run("stopped", 2)
+    straight_step, straight = run("straight", 2)
+    assert step == straight_step == 20
+    assert any(leaf.any() for leaf in memory)
+    for ours, theirs in zip(memory, straight, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
