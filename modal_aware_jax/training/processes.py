@@ -44,6 +44,9 @@ def start(
         )
     try:
         jax.distributed.initialize(*given)
+        # Some transports wait 30 seconds for the first common operation, and reading
+        # the data may take one process longer than another.
+        multihost_utils.sync_global_devices("start")
     except (ValueError, RuntimeError) as error:
         raise ValueError(
             f"The processes could not find each other: {error} Start the same command "
