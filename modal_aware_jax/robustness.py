@@ -19,7 +19,7 @@ import numpy as np
 from absl import flags
 
 from modal_aware_jax import build, cli
-from modal_aware_jax.compare.cells import Cell
+from modal_aware_jax.compare.cells import Cell, cell_config, fingerprint
 from modal_aware_jax.compare.finished import chosen_cells, open_cell
 from modal_aware_jax.compare.perturbed import (
     Condition,
@@ -74,7 +74,8 @@ def run(args) -> None:
         "queries": args.queries,
         "database": args.database,
     }
-    kept = Kept(directory / "measured.jsonl", what)
+    runs = {cell: fingerprint(cell_config(settings, cell)) for cell in cells}
+    kept = Kept(directory / "measured.jsonl", what, runs)
     wanted = conditions(levels)
     waiting = {
         cell: [c for c in wanted if (cell, c) not in kept.rows] for cell in cells
@@ -109,40 +110,48 @@ class Kept:
     Args:
       path: of the file.
       what: the settings that rows must share to be taken.
+      runs: the fingerprint of each cell's config; rows of another are not taken.
 
     Attributes:
       rows: by (cell, condition).
     """
 
-    def __init__(self, path: pathlib.Path, what: dict):
-        self.path, self.what, self.rows = path, what, {}
+    def __init__(self, path: pathlib.Path, what: dict, runs: dict[Cell, str]):
+        self.path, self.what, self.runs, self.rows = path, what, runs, {}
         lines = path.read_text("utf-8").splitlines() if path.exists() else []
         for line in lines:
             try:
                 row = json.loads(line)
             except json.JSONDecodeError:
                 continue  # a last line cut short by a crash
-            if row.pop("what") == what:
+            if row.pop("what") == what and row.pop("run") == runs.get(_cell(row)):
                 self._take(row)
 
     def add(self, row: dict) -> None:
         """Takes a row, on disk before it returns."""
         with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps({**row, "what": self.what}) + "\n")
+            made = {"what": self.what, "run": self.runs[_cell(row)]}
+            file.write(json.dumps({**row, **made}) + "\n")
         self._take(row)
 
     def _take(self, row):
-        cell = Cell(*(row[name] for name in Cell._fields))
-        self.rows[cell, Condition(*(row[name] for name in Condition._fields))] = row
+        condition = Condition(*(row[name] for name in Condition._fields))
+        self.rows[_cell(row), condition] = row
+
+
+def _cell(row):
+    return Cell(*(row[name] for name in Cell._fields))
 
 
 def _measure_waiting(settings, workdir, waiting, kept, args):
     pairs = build.collection(settings.data)
     readers, databases, experiment = {}, {}, None
+    of_method = {}  # one compiled program for all seeds of a method
     for cell, missing in waiting.items():
         if missing:
             experiment = open_cell(settings, cell, workdir, pairs)
-            readers[cell] = Reader(experiment)
+            readers[cell] = Reader(experiment, of_method.get(cell.method))
+            of_method[cell.method] = readers[cell]
             if not args.database:
                 databases[cell] = database_codes(experiment, workdir / cell.folder)
     queries = experiment.split.query

@@ -1,5 +1,7 @@
 """Perturbed pairs reach the networks as stated; drops and claims by hand."""
 
+import subprocess
+import sys
 import types
 
 import jax
@@ -130,6 +132,29 @@ def test_every_cell_and_condition_is_measured(small, database_too):
         assert score[method, "", "empty", 3] != before
 
 
+def test_what_was_measured_is_kept_for_the_same_run_and_settings(tmp_path):
+    """In a process of its own: importing a command defines its flags."""
+    program = """
+import pathlib, sys
+from modal_aware_jax.compare.cells import Cell
+from modal_aware_jax.compare.perturbed import Condition
+from modal_aware_jax.robustness import Kept
+path, cell = pathlib.Path(sys.argv[1]), Cell("text", 32, 0)
+row = {**cell._asdict(), **Condition("blur", "", 2)._asdict(), "map": 0.5}
+Kept(path, {"queries": 7}, {cell: "a"}).add(row)
+path.write_text(path.read_text() + '{"method": "te')  # cut short by a crash
+for what, run in ((7, "a"), (8, "a"), (7, "b")):
+    print(*[r["map"] for r in Kept(path, {"queries": what}, {cell: run}).rows.values()])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "measured.jsonl")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines() == ["0.5", "", ""]
+
+
 def row(method, seed, image, text, level, score):
     return dict(
         method=method, seed=seed, image=image, text=text, level=level, map=score
@@ -209,3 +234,12 @@ def test_a_network_on_cached_maps_runs_its_lower_half_again():
     sure = np.abs(np.asarray(whole)) > 0.02 * scale
     assert sure.mean() > 0.8
     np.testing.assert_array_equal(bits[sure], expected[sure])
+
+    head = experiment.model.head.dense
+    head.kernel[...] = -head.kernel[...]  # as another seed's cell: other weights,
+    head.bias[...] = -head.bias[...]  # the same program
+    other = Reader(experiment, like=reader)
+    assert other.share == reader.share
+    turned = other.codes(maps, text).view(np.uint8)
+    turned = np.unpackbits(turned, axis=1, bitorder="little")[:, :16]
+    np.testing.assert_array_equal(turned[sure], 1 - bits[sure])

@@ -53,18 +53,22 @@ class Reader:
 
     Args:
       experiment: with the cell's weights.
+      like: the reader of another cell of the same method and code length, whose
+        compiled program is used again.
 
     Attributes:
       lower: maps images to the cached maps' place in the network, or None where the
         network reads images; `share` is equal for networks that share `lower`.
     """
 
-    def __init__(self, experiment: Experiment):
+    def __init__(self, experiment: Experiment, like: "Reader | None" = None):
         graphdef, state = nnx.split(experiment.model)
-        network = jax.jit(
-            lambda state, batch: experiment.relaxed(nnx.merge(graphdef, state), batch)
-        )
-        self._relaxed = lambda batch: network(state, batch)
+
+        def network(state, batch):
+            return experiment.relaxed(nnx.merge(graphdef, state), batch)
+
+        self._network = like._network if like else jax.jit(network)
+        self._state = state
         self.lower, self.share = None, None
         self.needs_image = hasattr(experiment.model, "backbone")
         if experiment.cached_maps and self.needs_image:
@@ -85,7 +89,7 @@ class Reader:
     def codes(self, images, text) -> np.ndarray:
         """Packed codes [B, Wd] of images (or maps of `lower`) and text [B, T]."""
         batch = {"image": images, "text": text, "index": np.arange(len(text))}
-        return encode(self._relaxed, [batch])[0]
+        return encode(lambda b: self._network(self._state, b), [batch])[0]
 
 
 class Perturbed:
