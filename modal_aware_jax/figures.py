@@ -144,8 +144,8 @@ def draw_codes(workdir, directory, cells, pairs, *, points) -> None:
             list(pairs.label_names),
             directory / f"codes_{name}.png",
             title=(
-                f"{len(rows)} codes of {next(iter(cells)).bits} bits, {what}; pairs "
-                "with exactly one of these labels"
+                f"{len(rows)} codes of {next(iter(cells)).bits} bits, {what};\n"
+                "pairs with exactly one of these labels"
             ),
         )
 

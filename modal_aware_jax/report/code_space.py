@@ -105,7 +105,7 @@ def draw_code_space(
     """
     from matplotlib.figure import Figure
 
-    size = (3.4 * len(spaces), 4.1)
+    size = (3.6 * len(spaces), 4.4)
     figure = Figure(figsize=size, dpi=120, layout="constrained")
     figure.suptitle(title, fontsize="medium")
     taken = sorted(set(labels.tolist()), key=lambda i: -(labels == i).sum())
@@ -136,6 +136,9 @@ def draw_code_space(
         for i, label in enumerate(taken)
     ]
     figure.legend(
-        handles=handles, loc="outside lower center", ncols=6, fontsize="small"
+        handles=handles,
+        loc="outside lower center",
+        ncols=2 * len(spaces),
+        fontsize="small",
     )
     figure.savefig(path, format="png")
