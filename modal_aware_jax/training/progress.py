@@ -36,7 +36,8 @@ class ProgressBar:
     """
 
     def __init__(self, total: int, *, done: int = 0, label: str, every: float = 15.0):
-        self._console = Console(file=sys.stdout)
+        # In a notebook a bar would need ipywidgets, and warns without: plain lines do.
+        self._console = Console(file=sys.stdout, force_jupyter=False)
         self._label, self._total, self._done, self._every = label, total, done, every
         self._start, self._first = None, done
         self._shown = time.monotonic() - every
@@ -46,7 +47,7 @@ class ProgressBar:
             return
         if self._view is not None:
             return
-        if self._console.is_terminal or self._console.is_jupyter:
+        if self._console.is_terminal:
             self._bar = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),
