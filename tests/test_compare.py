@@ -78,6 +78,16 @@ def test_the_hash_of_a_config_knows_its_own_loss_only(config):
     assert compare.fingerprint(config) != before
 
 
+def test_the_hash_of_a_config_does_not_ask_where_or_how(config):
+    config.data.dir = "here/photos"
+    before = compare.fingerprint(config)
+    config.data.dir = "/elsewhere/photos"
+    config.training.workers, config.training.checkpoint_steps = 3, 7
+    assert compare.fingerprint(config) == before
+    config.data.dir = "/elsewhere/paintings"
+    assert compare.fingerprint(config) != before
+
+
 def test_a_cell_comes_back_as_it_was_written(config, tmp_path):
     assert compare.read_cell(tmp_path, config) is None
     compare.write_cell(tmp_path, config, Finished(result(0.8, 0.6), 12.5))

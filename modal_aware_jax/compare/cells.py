@@ -12,6 +12,8 @@ from modal_aware_jax.build import METHODS, choose, settled
 from modal_aware_jax.compare.origin import provenance
 
 ARRAYS = ("average_precision", "radius_precision", "radius_recall")
+# Values of `config.training` that say how a run is carried out, not what comes out.
+HOW = ("workers", "cache_dir", "checkpoint_steps", "tensor_parallel")
 BY_NUMBER = ("precision_at", "recall_at", "ndcg_at")
 
 
@@ -64,8 +66,17 @@ def cell_config(config, cell: Cell):
 
 
 def fingerprint(config) -> str:
-    """A short hash of all values that a run depends on."""
-    text = json.dumps(settled(config), sort_keys=True, default=str)
+    """A short hash of all values that a run's outcome depends on.
+
+    Of the data's folder it knows the name alone: finished cells may be reported on
+    another machine.
+    """
+    values = settled(config)
+    for key in HOW:
+        values["training"].pop(key, None)
+    if values["data"].get("dir"):
+        values["data"]["dir"] = pathlib.Path(values["data"]["dir"]).name
+    text = json.dumps(values, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
