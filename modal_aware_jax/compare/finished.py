@@ -43,8 +43,9 @@ def chosen_cells(
     missing = [name for name in methods if name not in {cell.method for cell in kept}]
     if missing or not kept:
         what = f" of {', '.join(missing)}" if missing else ""
+        what += f" at {bits} bits" if bits is not None else ""
         raise ValueError(
-            f"{workdir} has no finished cell{what} at {bits} bits with this config. "
+            f"{workdir} has no finished cell{what} with this config. "
             "Run `python -m modal_aware_jax.compare` first, with the same --config."
         )
     kept.sort(key=lambda cell: (order.index(cell.method), cell.seed))
