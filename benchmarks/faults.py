@@ -183,10 +183,14 @@ def _die(delay):
 
 
 def _kill_a_reading_process():
-    import multiprocessing
-
-    readers = multiprocessing.active_children()
-    os.kill(readers[0].pid, signal.SIGKILL)
+    children = []
+    for thread in pathlib.Path("/proc/self/task").iterdir():
+        children += (thread / "children").read_text().split()
+    for child in children:
+        if b"spawn_main" in pathlib.Path(f"/proc/{child}/cmdline").read_bytes():
+            os.kill(int(child), signal.SIGKILL)
+            return
+    print(f"there is no reading process among {children}", flush=True)
 
 
 def _break_reading():
@@ -349,7 +353,7 @@ def vanished(drill, workdir, expected, kills):
 def two_runs(drill, workdir, expected, kills):
     """A second run is started in the directory of the first."""
     first = subprocess.Popen(
-        drill.command(workdir, wait=0.5),
+        drill.command(workdir, wait=20.0),  # it is still there when the second starts
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

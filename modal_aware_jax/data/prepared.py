@@ -80,8 +80,15 @@ class RecordColumn(Sequence):
 
     @functools.cached_property
     def _reader(self):
-        builder = tfds.builder_from_directory(self._records)
-        source = builder.as_data_source(split="train").data_source
+        try:
+            builder = tfds.builder_from_directory(self._records)
+            source = builder.as_data_source(split="train").data_source
+        except Exception as error:  # whatever the library makes of a missing file
+            raise ValueError(
+                f"The prepared data in {self._records} cannot be opened "
+                f"({type(error).__name__}): was it moved, or is its disk away? Put it "
+                "back and give the same command again."
+            ) from error
         # Parsing this column alone halves the time of a read.
         column = builder.info.features[self._column]
         feature = tfds.features.FeaturesDict({self._column: column})
