@@ -105,7 +105,7 @@ if ACCELERATOR and DATA:
 elif TINY:
     SIZE, WIDTH, BATCH, EPOCHS, DTYPE = 32, 4, 20, 2, None
 else:
-    SIZE, WIDTH, BATCH, EPOCHS, DTYPE = 64, 16, 100, 5, None
+    SIZE, WIDTH, BATCH, EPOCHS, DTYPE = 64, 16, 50, 4, None
 BITS = 64
 BATCH -= BATCH % len(devices)
 WORKERS = max(0, (os.cpu_count() or 1) - 2) if ACCELERATOR else 0
