@@ -14,8 +14,8 @@ WORKDIR ?= runs/demo
 # What the quick second passes run: the tests that build modules.
 MODULE_TESTS := $(wildcard $(patsubst %,tests/test_%.py, \
 	channel_attention codes compact_bilinear divide_and_encode gmu head \
-	kernel_network linen low_rank_bilinear mobilenet modal_aware \
-	multimodal_hashing nnx_drop_in resnet update))
+	image_vector kernel_network linen low_rank_bilinear mobilenet modal_aware \
+	multimodal_hashing nnx_drop_in position_kernel resnet update))
 
 .PHONY: help setup demo test test-slow test-tree test-py312 lint format \
 	notebooks requirements clean
@@ -85,7 +85,7 @@ requirements: ## pin the newest packages again (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-emit-find-links --no-annotate --quiet --upgrade \
 		--custom-compile-command "make requirements" \
-		--extra test --extra lance --extra hub --extra notebooks \
+		--extra test --extra lance --extra hub --extra notebooks --extra sentence \
 		--no-emit-package modal-aware-jax --output-file requirements.txt pyproject.toml
 
 clean: ## remove the virtual environments and caches, keep runs/
