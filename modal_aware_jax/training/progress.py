@@ -36,7 +36,8 @@ class ProgressBar:
     """
 
     def __init__(self, total: int, *, done: int = 0, label: str, every: float = 15.0):
-        # In a notebook a bar would need ipywidgets, and warns without: plain lines do.
+        # In a notebook a bar would need ipywidgets, and warns without; nor is it a
+        # terminal, though its kernel asks rich for colours: plain lines do.
         self._console = Console(file=sys.stdout, force_jupyter=False)
         self._label, self._total, self._done, self._every = label, total, done, every
         self._start, self._first = None, done
@@ -47,7 +48,7 @@ class ProgressBar:
             return
         if self._view is not None:
             return
-        if self._console.is_terminal:
+        if self._console.is_terminal and sys.stdout.isatty():
             self._bar = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),
