@@ -62,7 +62,8 @@ BITS = 32
 # ## Two networks
 #
 # The same but for the blocks: `modal-aware` has the recommended form, `concat` joins
-# image and text at the end only. A minute each on two cores.
+# image and text at the end only. A minute each on two cores, which is short: the
+# README has comparisons of networks that were trained to the end.
 
 # %%
 pairs = shapes.load(num_pairs=NUM_PAIRS, image_size=SIZE)
@@ -173,9 +174,9 @@ display(Image("precision_recall.png", width=480))
 # ## Where the kernel network looks
 #
 # In block 1 every position of the picture is weighted by its similarity with the text,
-# here between 0 (dark) and 2 (bright), 1 where they have nothing to do with each
-# other. The map has one position in 16 pixels; moved over the picture in steps of four
-# pixels it is drawn finer. The second row has the tags of another pair: where the map
+# between 0 and 2, by 1 where they have nothing to do with each other. The map has one
+# position in 16 pixels; moved over the picture in steps of four pixels it is drawn
+# finer. The second row has the tags of another pair: where the map
 # changes, it is the text that directs it.
 
 # %%
@@ -215,7 +216,9 @@ def fine_weights(image, text):
 
 shown = split.query[:5]
 others = np.roll(shown, 1)
-figure, axes = plt.subplots(3, len(shown), figsize=(11, 7.6), dpi=62)
+figure, axes = plt.subplots(
+    3, len(shown), figsize=(10, 7), dpi=66, layout="constrained"
+)
 drawn = {}
 for column, position in enumerate(shown):
     image = np.asarray(pipeline.decode(pairs.images[int(position)]))
@@ -243,8 +246,7 @@ for row, title in enumerate(("picture", "own tags", "another's tags")):
     axes[row, 0].set_ylabel(title)
 for axis in axes.flat:
     axis.set(xticks=[], yticks=[])
-figure.tight_layout()
-figure.colorbar(picture, ax=axes[1:], shrink=0.6, label="weight of the position")
+figure.colorbar(picture, ax=axes, shrink=0.5, label="weight of the position")
 plt.show()
 
 # %% [markdown]
