@@ -22,5 +22,11 @@ from modal_aware_jax.experiment.methods import BLOCKS as BLOCKS
 from modal_aware_jax.experiment.methods import METHODS as METHODS
 from modal_aware_jax.experiment.methods import model as model
 from modal_aware_jax.experiment.optimizers import make_optimizer as make_optimizer
+from modal_aware_jax.experiment.photographs import (
+    photograph_arguments as photograph_arguments,
+)
+from modal_aware_jax.experiment.photographs import (
+    photograph_settings as photograph_settings,
+)
 from modal_aware_jax.experiment.sources import SOURCES as SOURCES
 from modal_aware_jax.experiment.sources import collection as collection

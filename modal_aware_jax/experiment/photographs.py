@@ -1,0 +1,117 @@
+"""The footing that the configs of photograph collections share.
+
+The networks, what is trained of them and for how long are the same for all; a config
+file adds its collection, the queries and its learning rate.
+"""
+
+from modal_aware_jax.experiment.arguments import parse_arguments
+from modal_aware_jax.experiment.losses import default_options
+from modal_aware_jax.experiment.methods import METHODS
+
+WEIGHTS = {
+    "mobilenet_v2": "mobilenet_v2_imagenet_tf.safetensors",
+    "resnet18": "resnet18.safetensors",
+}
+# The first blocks of the backbone that are not trained.
+FROZEN_BLOCKS = {
+    "mobilenet_v2": {"full": 7, "quick": 19},
+    "resnet18": {"full": 1, "quick": 9},
+}
+
+
+def photograph_arguments(arg: str) -> dict:
+    """The arguments after the config file's colon, each with its default.
+
+    Example:
+      >>> photograph_arguments("variant=quick,bits=32")["variant"]
+      'quick'
+    """
+    return parse_arguments(
+        arg,
+        variant=("full", "quick"),
+        method=("modal_aware", *METHODS),
+        bits=64,
+        seed=0,
+        backbone=("mobilenet_v2", "resnet18"),
+    )
+
+
+def photograph_settings(
+    choice: dict,
+    *,
+    source: str,
+    options: dict,
+    queries: dict,
+    learning_rate: float,
+    weight_decay: float,
+) -> dict:
+    """All values of a config, section by section.
+
+    Args:
+      choice: of `photograph_arguments`. The quick variant keeps the backbone frozen and
+        computes its lower maps once.
+      source: name of the collection in `SOURCES`.
+      options: of its reader.
+      queries: how many the data's split sets aside, under the names that it takes.
+      learning_rate: of all but the backbone.
+      weight_decay: of everything that is trained.
+    """
+    method, backbone = choice["method"], choice["backbone"]
+    quick = choice["variant"] == "quick"
+    return {
+        "seed": choice["seed"],
+        "data": {
+            "source": source,
+            "dir": "",
+            "options": options,
+            "image_size": 192 if quick else 160,
+            **queries,
+            "num_train": 10_000,
+            "num_validation": 1000,
+            "split_seed": 0,
+            "text": "bag",  # or tfidf, or sentence: vectors of the captions
+            "sentence_model": "",  # a folder; the installed model where empty
+        },
+        "backbone": {
+            "name": backbone,
+            # These weights have their norms folded in: see backbones/mobilenet.py.
+            "options": {"freeze_norm": True} if backbone == "mobilenet_v2" else {},
+            "weights": WEIGHTS[backbone],
+            "frozen_blocks": FROZEN_BLOCKS[backbone][choice["variant"]],
+        },
+        "model": {
+            "method": method,
+            "num_bits": choice["bits"],
+            "text_widths": (8192 if method == "modal_aware_paper" else 1024, 512),
+            "dtype": "float32",  # or bfloat16: of the computation
+            "image_features": 1024,
+            "hidden_features": 512,
+        },
+        "loss": {
+            "name": METHODS[method].loss,
+            "options": default_options(),
+            "label_weight": 0.3,
+        },
+        "optimizer": {
+            "learning_rate": learning_rate,
+            "backbone_learning_rate": 1e-4,
+            "weight_decay": weight_decay,
+            "schedule": "cosine",
+            "decay_every_epochs": 20,
+            "warmup_steps": 30,
+        },
+        "training": {
+            "num_epochs": 12,
+            "batch_size": 100,
+            "word_dropout": 0.3,
+            "cached_maps": quick,
+            "map_crop": 0,
+            "cache_dir": "",
+            # Validation queries search so many pairs each epoch; 0: all others.
+            "validation_database": 2000,
+            "checkpoint_steps": 0 if quick else 50,
+            "workers": 0,
+            # Devices that share the wide text weights, split along their width.
+            "tensor_parallel": 1,
+        },
+    }
