@@ -19,11 +19,14 @@ def _figure(xlabel, ylabel, title):
 
 
 def _save(figure, axes, count, path):
+    if count > 1:  # several curves are there to be told apart
+        drawn = np.concatenate([line.get_ydata() for line in axes.lines])
+        low, high = (drawn.min(), drawn.max()) if drawn.size else (0.0, 1.0)
+        low, high = np.floor(20 * low - 0.2) / 20, np.ceil(20 * high + 0.2) / 20
+        axes.set_ylim(max(low, 0.0), min(high, 1.02))
     if count > len(COLOURS):  # beside the curves, not over them
         figure.set_figwidth(8.4)
         figure.legend(loc="outside right upper", fontsize="small")
-        lowest = min((y for line in axes.lines for y in line.get_ydata()), default=0)
-        axes.set_ylim(np.floor(10 * lowest) / 10, 1.02)
     elif count > 1:
         axes.legend(fontsize="small", framealpha=0.8)
     figure.savefig(path, format="png")
