@@ -74,7 +74,7 @@ def test_the_hash_of_a_config_knows_its_own_loss_only(config):
     before = compare.fingerprint(config)
     config.loss.options.csq.quantization_weight = 1.0
     assert compare.fingerprint(config) == before
-    config.loss.options.triplet_ranking.margin = 1.0
+    config.loss.options.triplet_ranking.margin_per_root_bit = 0.5
     assert compare.fingerprint(config) != before
 
 

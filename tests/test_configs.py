@@ -5,10 +5,11 @@ import runpy
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from modal_aware_jax import build
-from modal_aware_jax.experiment.losses import loss_options
+from modal_aware_jax.experiment.losses import LOSSES, Setting, loss_options
 from modal_aware_jax.overrides import ArgumentError
 
 CONFIGS = sorted((pathlib.Path(__file__).parent.parent / "configs").glob("*.py"))
@@ -87,3 +88,14 @@ def test_options_stand_under_the_name_of_their_loss():
         loss_options(config.loss)
     config.loss.options = {}  # a config of one's own need not list them
     assert loss_options(config.loss) == {"margin": 2.0}
+
+
+@pytest.mark.parametrize(("bits", "margin"), [(64, 2.0), (16, 1.0)])
+def test_the_triplet_margin_follows_the_code_length(bits, margin):
+    setting = Setting(bits, 2, 4, np.arange(4), num_steps=1, seed=0)
+    loss = LOSSES["triplet_ranking"].make(setting, **LOSSES["triplet_ranking"].options)
+    labels = np.float32([[1, 0], [1, 0], [0, 1]])
+    # All codes agree: every triplet misses the margin by the whole of it.
+    u = np.full((3, bits), 50, np.float32)
+    value = loss(u, {"labels": labels, "index": np.arange(3)}, None)
+    np.testing.assert_allclose(value, margin, rtol=1e-5)

@@ -73,6 +73,19 @@ def _after_tanh(loss):
     return _of_batch(after_tanh)
 
 
+def _triplets(loss):
+    """A triplet loss with its margin in units of √K: K-bit codes are up to 2 √K apart.
+
+    The same margin at every length asks of 16 bits twice what it asks of 64.
+    """
+
+    def make(setting, *, margin_per_root_bit):
+        margin = margin_per_root_bit * setting.num_bits**0.5
+        return _after_tanh(functools.partial(loss, margin=margin))(setting)
+
+    return make
+
+
 def _dsh(setting, *, margin_per_bit, quantization_weight):
     margin = margin_per_bit * setting.num_bits
     loss = functools.partial(
@@ -140,13 +153,16 @@ def _count(setting):
     return StepCount()
 
 
+# Margin 2 at 64 bits, 1 at 16.
+QUARTER = {"margin_per_root_bit": 0.25}
+
 LOSSES = {
-    "triplet_ranking": Loss(_after_tanh(triplet.triplet_ranking), {"margin": 2.0}),
-    "triplet_active": Loss(_after_tanh(active_triplets), {"margin": 2.0}),
-    "triplet_hard": Loss(_after_tanh(batch_hard), {"margin": 2.0}),
-    "triplet_semi_hard": Loss(_after_tanh(semi_hard), {"margin": 2.0}),
-    "triplet_graded_margin": Loss(_after_tanh(graded_margin), {"margin": 2.0}),
-    "triplet_graded_weight": Loss(_after_tanh(graded_weight), {"margin": 2.0}),
+    "triplet_ranking": Loss(_triplets(triplet.triplet_ranking), QUARTER),
+    "triplet_active": Loss(_triplets(active_triplets), QUARTER),
+    "triplet_hard": Loss(_triplets(batch_hard), QUARTER),
+    "triplet_semi_hard": Loss(_triplets(semi_hard), QUARTER),
+    "triplet_graded_margin": Loss(_triplets(graded_margin), QUARTER),
+    "triplet_graded_weight": Loss(_triplets(graded_weight), QUARTER),
     "contrastive": Loss(_after_tanh(contrastive), {"margin": 2.0}),
     "dpsh": Loss(_of_batch(pairwise.dpsh), {"quantization_weight": 0.1}),
     "dpsh_bank": Loss(_dpsh_bank, {"quantization_weight": 0.1}, _bank),
