@@ -1,4 +1,4 @@
-"""The hash head: a joint vector to K relaxed bits."""
+"""The heads: a joint vector to K relaxed bits, and to the labels in training."""
 
 import jax
 from flax import nnx
@@ -26,3 +26,19 @@ class HashHead(nnx.Module):
                 f"HashHead expects [B, {self.in_features}], got {joint.shape}."
             )
         return self.dense(joint)
+
+
+def label_head(in_features: int, num_labels: int | None, *, dtype=None, rngs: nnx.Rngs):
+    """A second head from [B, D] to the logits of [B, L] labels, for training alone.
+
+    Args:
+      in_features: D.
+      num_labels: L; without it there is no such head.
+
+    Example:
+      >>> label_head(512, 24, rngs=nnx.Rngs(0))(jax.numpy.ones((2, 512))).shape
+      (2, 24)
+    """
+    if not num_labels:
+        return nnx.data(None)  # a static None could not become a layer later
+    return nnx.Linear(in_features, num_labels, dtype=dtype, rngs=rngs)

@@ -7,7 +7,7 @@ from modal_aware_jax.backbones.image_vector import MeanVector
 from modal_aware_jax.backbones.text_mlp import TextMLP
 from modal_aware_jax.blocks.modal_aware import ModalAwareBlock
 from modal_aware_jax.fusion.concat import Concat
-from modal_aware_jax.hashing.head import HashHead
+from modal_aware_jax.hashing.head import HashHead, label_head
 from modal_aware_jax.hashing.hidden import NoHiddenLayer
 
 
@@ -68,9 +68,7 @@ class MultimodalHashing(nnx.Module):
         self.hidden = hidden(self.fusion.features, rngs=rngs)
         features = self.hidden.features
         self.head = HashHead(features, num_bits, dtype=dtype, rngs=rngs)
-        self.label_head = nnx.data(None)
-        if num_labels:
-            self.label_head = nnx.Linear(features, num_labels, dtype=dtype, rngs=rngs)
+        self.label_head = label_head(features, num_labels, dtype=dtype, rngs=rngs)
 
     def joint_from_maps(
         self, maps: jax.Array, text: jax.Array, *, train: bool, rngs=None

@@ -5,7 +5,7 @@ from flax import nnx
 
 from modal_aware_jax.backbones.image_vector import MeanVector
 from modal_aware_jax.backbones.text_mlp import TextMLP
-from modal_aware_jax.hashing.head import HashHead
+from modal_aware_jax.hashing.head import HashHead, label_head
 from modal_aware_jax.hashing.hidden import NoHiddenLayer
 
 
@@ -40,9 +40,7 @@ class ImageHashing(nnx.Module):
         self.hidden = hidden(self.image_vector.features, rngs=rngs)
         features = self.hidden.features
         self.head = head(features, num_bits, dtype=dtype, rngs=rngs)
-        self.label_head = nnx.data(None)
-        if num_labels:
-            self.label_head = nnx.Linear(features, num_labels, dtype=dtype, rngs=rngs)
+        self.label_head = label_head(features, num_labels, dtype=dtype, rngs=rngs)
 
     def joint_from_maps(self, maps, text=None, *, train: bool, rngs=None) -> jax.Array:
         """Maps conv4 maps [B, h, w, C] to vectors [B, D]; the text is not read."""
@@ -87,9 +85,7 @@ class TextHashing(nnx.Module):
         self.hidden = hidden(text_widths[1], rngs=rngs)
         features = self.hidden.features
         self.head = HashHead(features, num_bits, dtype=dtype, rngs=rngs)
-        self.label_head = nnx.data(None)
-        if num_labels:
-            self.label_head = nnx.Linear(features, num_labels, dtype=dtype, rngs=rngs)
+        self.label_head = label_head(features, num_labels, dtype=dtype, rngs=rngs)
 
     def joint(self, images, text, *, train: bool, rngs=None) -> jax.Array:
         """Maps text [B, T] to vectors [B, D]; the images, or maps, are not read."""
