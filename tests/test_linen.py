@@ -127,6 +127,7 @@ MODULES = {
         JOINT,
     ),
     "PooledCompactBilinear": (TWO, (IMAGE, TEXT), JOINT),
+    "PositionKernel": (PAIR, (IMAGE, TEXT), (IMAGE, TEXT)),
     "SqueezedChannelAttention": (PAIR, (IMAGE, TEXT), (IMAGE, TEXT)),
 }
 COLLECTIONS = {

@@ -1,4 +1,5 @@
 import re
+import sys
 
 from modal_aware_jax.training import progress
 from modal_aware_jax.training.progress import ProgressBar
@@ -28,6 +29,7 @@ def test_plain_lines_without_a_terminal(capsys, monkeypatch):
 
 def test_a_bar_on_a_terminal(capsys, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     with ProgressBar(4, label="train") as bar:
         bar.update(2, "loss 0.5 10 images/s")
         bar.print("epoch [1] ended")

@@ -53,9 +53,10 @@ def one_label_each(labels: np.ndarray, *, count: int = NUM_LABELS):
     Returns:
       rows [n], the label of each [n], and the labels taken, most frequent first.
 
-    >>> rows, label, taken = one_label_each(np.array([[1, 0], [1, 1], [0, 1], [1, 0]]))
+    >>> labels = np.array([[1, 0], [1, 1], [0, 1], [1, 0], [0, 1]])
+    >>> rows, label, taken = one_label_each(labels)
     >>> rows.tolist(), label.tolist(), taken
-    ([0, 2, 3], [0, 1, 0], [0, 1])
+    ([0, 2, 3, 4], [0, 1, 0, 1], [0, 1])
     """
     labels = np.asarray(labels) > 0
     taken = []
