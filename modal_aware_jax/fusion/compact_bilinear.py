@@ -210,9 +210,13 @@ class CompactBilinear(nnx.Module):
     def __call__(self, a: jax.Array, b: jax.Array) -> jax.Array:
         """Fuses a [B, Da] with b [B, Db] into unit vectors [B, features]."""
         check_vectors("CompactBilinear", self.a_features, self.b_features, a, b)
-        tables = self.a_index, self.a_sign, self.b_index, self.b_sign
-        fused = compact_bilinear(a, b, *(t[...] for t in tables), self.features)
+        fused = compact_bilinear(a, b, *self.tables(), self.features)
         return l2_normalize(signed_sqrt(fused))
+
+    def tables(self) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+        """Bucket and sign of each feature of a, [Da] twice, and of b, [Db] twice."""
+        tables = self.a_index, self.a_sign, self.b_index, self.b_sign
+        return tuple(table[...] for table in tables)
 
 
 class PooledCompactBilinear(nnx.Module):
@@ -250,11 +254,5 @@ class PooledCompactBilinear(nnx.Module):
             )
         if b.ndim == 2:
             return self.fuse(a.sum(axis=(1, 2)), b)
-        tables = (
-            self.fuse.a_index,
-            self.fuse.a_sign,
-            self.fuse.b_index,
-            self.fuse.b_sign,
-        )
-        fused = pooled_compact_bilinear(a, b, *(t[...] for t in tables), self.features)
+        fused = pooled_compact_bilinear(a, b, *self.fuse.tables(), self.features)
         return l2_normalize(signed_sqrt(fused))
