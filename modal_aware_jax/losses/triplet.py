@@ -180,6 +180,22 @@ def _count(positive, negative):
     return jnp.sum(positive * negative)
 
 
+def mean_of_triplets(values: jax.Array, valid: jax.Array) -> jax.Array:
+    """Mean of values [B, B, B] over the triplets of a mask [B, B, B], or 0 without any.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> values = jnp.arange(8.0).reshape(2, 2, 2)
+        >>> float(mean_of_triplets(values, values > 4))
+        6.0
+    """
+    # One axis at a time: a single float32 running sum of B³ terms loses digits.
+    totals = jnp.sum(jnp.sum(values, axis=-1, where=valid), axis=-1)
+    # As floats only then: the whole count may leave int32's reach.
+    counts = jnp.sum(jnp.sum(valid, axis=-1), axis=-1).astype(values.dtype)
+    return mean_or_zero(totals.sum(), counts.sum())
+
+
 def mean_or_zero(total: jax.Array, count: jax.Array) -> jax.Array:
     """total / count, or 0 where there was nothing to count.
 

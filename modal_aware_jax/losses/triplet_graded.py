@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from modal_aware_jax.losses.distance import check_batch, euclidean, shared_labels
-from modal_aware_jax.losses.triplet import Distance, batch_distances, mean_or_zero
+from modal_aware_jax.losses.triplet import Distance, batch_distances, mean_of_triplets
 
 
 def graded_margin(
@@ -42,9 +42,7 @@ def graded_margin(
     d = batch_distances(h, distance)
     rise, valid = _graded(labels, lambda shared, own: shared / own)
     hinge = jnp.maximum(margin * rise + d[:, :, None] - d[:, None, :], 0)
-    totals = jnp.sum(jnp.sum(hinge, axis=-1, where=valid), axis=-1)
-    counts = jnp.sum(jnp.sum(valid, axis=-1), axis=-1).astype(d.dtype)
-    return mean_or_zero(totals.sum(), counts.sum()).astype(jnp.result_type(h))
+    return mean_of_triplets(hinge, valid).astype(jnp.result_type(h))
 
 
 def graded_weight(

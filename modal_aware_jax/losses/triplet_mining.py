@@ -10,6 +10,7 @@ from modal_aware_jax.losses.distance import check_batch, euclidean
 from modal_aware_jax.losses.triplet import (
     Distance,
     batch_distances,
+    mean_of_triplets,
     mean_or_zero,
     positives_and_negatives,
 )
@@ -47,10 +48,7 @@ def active_triplets(
     positive, negative = positives_and_negatives(labels)
     violation = margin + d[:, :, None] - d[:, None, :]  # [B, B, B]
     active = positive[:, :, None] & negative[:, None, :] & (violation > 0)
-    # One axis at a time, as a single float32 sum of B³ terms loses digits.
-    totals = jnp.sum(jnp.sum(violation, axis=-1, where=active), axis=-1)
-    counts = jnp.sum(jnp.sum(active, axis=-1), axis=-1).astype(d.dtype)
-    return mean_or_zero(totals.sum(), counts.sum()).astype(jnp.result_type(h))
+    return mean_of_triplets(violation, active).astype(jnp.result_type(h))
 
 
 def batch_hard(
