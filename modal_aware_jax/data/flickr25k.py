@@ -14,14 +14,13 @@ M. J. Huiskes, M. S. Lew: The MIR Flickr retrieval evaluation, MIR 2008.
 """
 
 import os
-import pathlib
 import re
 from collections import Counter
 from collections.abc import Sequence
 
 from modal_aware_jax.data import archive, text
 from modal_aware_jax.data.collection import Collection
-from modal_aware_jax.data.prepare import Pair, Scan, load_or_prepare
+from modal_aware_jax.data.prepare import Pair, Scan, load_or_prepare, source_directory
 from modal_aware_jax.data.problems import DataProblems, Problem
 
 NAME = "flickr25k"
@@ -73,9 +72,9 @@ def load(
     Returns:
       The pairs in the order of the image numbers; ids are `im1`, `im2`, ...
     """
-    directory = pathlib.Path(directory).expanduser()
     if num_labels not in (24, 38):
         raise ValueError(f"flickr25k.load: num_labels is 24 or 38, got {num_labels}.")
+    directory = source_directory(NAME, directory)
     image_inputs, annotation_inputs = _find_inputs(directory)
     words = _given_vocabulary(directory, vocabulary)
     label_names = POTENTIAL_LABELS + (RELEVANT_LABELS if num_labels == 38 else ())
@@ -109,8 +108,6 @@ def load(
 
 def _find_inputs(directory):
     """The zips, folders or files of images and of annotations."""
-    if not directory.is_dir():
-        raise ValueError(f"flickr25k.load: {directory} is not a directory.")
     problems = []
     images = archive.find_zips(directory, IMAGES)
     for part in archive.missing_parts(images, IMAGES):
@@ -167,9 +164,7 @@ def _given_vocabulary(directory, vocabulary):
         if not files:
             return None
         vocabulary = files[0]
-    if isinstance(vocabulary, str | os.PathLike):
-        return text.read_vocabulary(vocabulary)
-    return text.check_vocabulary(vocabulary, "flickr25k.load")
+    return text.given_vocabulary(vocabulary, "flickr25k.load")
 
 
 def _open(inputs, keep):

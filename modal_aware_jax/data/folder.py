@@ -14,14 +14,13 @@ words) or a list of tags (taken as they are); `labels`, a list, or names separat
 """
 
 import os
-import pathlib
 import re
 from collections import Counter
 from collections.abc import Sequence
 
 from modal_aware_jax.data import text as words_of
 from modal_aware_jax.data.collection import Collection
-from modal_aware_jax.data.prepare import Pair, Scan, load_or_prepare
+from modal_aware_jax.data.prepare import Pair, Scan, load_or_prepare, source_directory
 from modal_aware_jax.data.problems import Problem
 from modal_aware_jax.data.table import find_table, read_table
 
@@ -72,16 +71,12 @@ def load(
     Returns:
       The pairs in the order of the table.
     """
-    directory = pathlib.Path(directory).expanduser()
-    if not directory.is_dir():
-        raise ValueError(f"folder.load: {directory} is not a directory.")
+    directory = source_directory(NAME, directory)
     path = directory / table if table else find_table(directory)
     if not path.is_file():
         raise ValueError(f"folder.load: there is no table {path}.")
-    if isinstance(vocabulary, str | os.PathLike):
-        vocabulary = words_of.read_vocabulary(vocabulary)
-    elif vocabulary is not None:
-        vocabulary = words_of.check_vocabulary(vocabulary, "folder.load")
+    if vocabulary is not None:
+        vocabulary = words_of.given_vocabulary(vocabulary, "folder.load")
     columns = (image_column, text_column, label_column)
 
     rows, problems = read_table(path, columns)

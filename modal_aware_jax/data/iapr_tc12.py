@@ -15,7 +15,6 @@ segmented and annotated IAPR TC-12 benchmark, 2010.
 """
 
 import os
-import pathlib
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -24,7 +23,7 @@ from typing import NamedTuple
 from modal_aware_jax.data import text as words_of
 from modal_aware_jax.data.collection import Collection
 from modal_aware_jax.data.folder import split_labels
-from modal_aware_jax.data.prepare import Pair, Scan, load_or_prepare
+from modal_aware_jax.data.prepare import Pair, Scan, load_or_prepare, source_directory
 from modal_aware_jax.data.problems import DataProblems, Problem
 from modal_aware_jax.data.table import read_table
 
@@ -75,9 +74,7 @@ def load(
       The pairs in the order of the image numbers, which are the ids. Labels that no
       image has are left out of the label names.
     """
-    directory = pathlib.Path(directory).expanduser()
-    if not directory.is_dir():
-        raise ValueError(f"iapr_tc12.load: {directory} is not a directory.")
+    directory = source_directory(NAME, directory)
     unknown = sorted(set(text_fields) - set(Annotation._fields))
     if unknown:
         raise ValueError(

@@ -25,7 +25,7 @@ import numpy as np
 
 from modal_aware_jax.data import text
 from modal_aware_jax.data.collection import Collection
-from modal_aware_jax.data.prepare import Pair, Scan, load_or_prepare
+from modal_aware_jax.data.prepare import Pair, Scan, load_or_prepare, source_directory
 from modal_aware_jax.data.problems import DataProblems, Problem
 
 NAME = "nus_wide"
@@ -65,9 +65,7 @@ def load(
     Returns:
       The pairs in the order of the image list; ids are `actor/0001_2124494179`.
     """
-    directory = pathlib.Path(directory).expanduser()
-    if not directory.is_dir():
-        raise ValueError(f"nus_wide.load: {directory} is not a directory.")
+    directory = source_directory(NAME, directory)
     found = _find_files(directory)
     label_names = None if label_names is None else tuple(label_names)
     unknown = sorted(set(label_names or ()) - set(found["labels"]))

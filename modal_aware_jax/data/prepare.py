@@ -84,6 +84,14 @@ class Scan(NamedTuple):
     counts: dict[str, int]
 
 
+def source_directory(name: str, directory: str | os.PathLike) -> pathlib.Path:
+    """A source's directory, with ~ for the home; a ValueError where there is none."""
+    directory = pathlib.Path(directory).expanduser()
+    if not directory.is_dir():
+        raise ValueError(f"{name}.load: {directory} is not a directory.")
+    return directory
+
+
 def load_or_prepare(
     name: str,
     scan: Callable[[], Scan],

@@ -70,6 +70,15 @@ def read_vocabulary(path: str | os.PathLike) -> tuple[str, ...]:
     return check_vocabulary((line.strip() for line in lines), str(path))
 
 
+def given_vocabulary(
+    vocabulary: str | os.PathLike | Iterable[str], where: str
+) -> tuple[str, ...]:
+    """The words of a file, or the words themselves; `where` is for messages."""
+    if isinstance(vocabulary, str | os.PathLike):
+        return read_vocabulary(vocabulary)
+    return check_vocabulary(vocabulary, where)
+
+
 def check_vocabulary(words: Iterable[str], where: str) -> tuple[str, ...]:
     """Drops empty words and raises ValueError on none at all or on repeats."""
     words = tuple(word for word in words if word)
