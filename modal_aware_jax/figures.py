@@ -25,6 +25,7 @@ from absl import flags
 from flax import nnx
 
 from modal_aware_jax import build, cli
+from modal_aware_jax.compare import cell_flags
 from modal_aware_jax.compare.cells import Cell, cell_config
 from modal_aware_jax.compare.finished import chosen_cells, open_cell
 from modal_aware_jax.compare.origin import provenance
@@ -42,9 +43,9 @@ FIGURES = ("convergence", "latency", "codes", "attention", "statistics")
 ABLATION = ("modal_aware", "no_kernel", "no_attention")
 BATCH_SIZES = (1, 100)
 
+flags.adopt_module_key_flags(cli)  # --help shows them
+flags.adopt_module_key_flags(cell_flags)
 flags.DEFINE_list("figures", list(FIGURES), "What to make; see above.")
-flags.DEFINE_list("methods", [], "Methods, in order; all by default.")
-flags.DEFINE_integer("bits", None, "Code length; the one most cells have by default.")
 flags.DEFINE_integer("seed", None, "Training seed of codes, attention and latency.")
 flags.DEFINE_integer("points", 900, "codes: so many pairs of the database at most.")
 flags.DEFINE_integer("photographs", 4, "attention: so many test queries.")

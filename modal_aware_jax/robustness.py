@@ -5,7 +5,8 @@
 Reads the finished cells of a comparison (`python -m modal_aware_jax.compare` with the
 same --config and --workdir) and perturbs the test queries: one modality at a time, and
 both at once at the same level (noise with each loss of words, dropped words with each
-loss in the image). The database stays as it is, unless --database perturbs it too.
+loss in the image). The database stays as it is, unless --database perturbs it too. The
+first of --methods is the full model.
 
 WORKDIR/robustness/ gets a table of the fall in MAP (Markdown and CSV), the papers' two
 claims tested, and a figure. Each number is kept there as soon as it is measured; the
@@ -19,6 +20,7 @@ import numpy as np
 from absl import flags
 
 from modal_aware_jax import build, cli
+from modal_aware_jax.compare import cell_flags
 from modal_aware_jax.compare.cells import Cell, cell_config, fingerprint
 from modal_aware_jax.compare.finished import chosen_cells, open_cell
 from modal_aware_jax.compare.perturbed import (
@@ -31,8 +33,8 @@ from modal_aware_jax.compare.perturbed import (
 from modal_aware_jax.data.perturbations import LEVELS
 from modal_aware_jax.report.robustness import write_robustness
 
-flags.DEFINE_list("methods", [], "Methods, the full model first; all by default.")
-flags.DEFINE_integer("bits", None, "Code length; the one most cells have by default.")
+flags.adopt_module_key_flags(cli)  # --help shows them
+flags.adopt_module_key_flags(cell_flags)
 flags.DEFINE_list("seeds", [], "Training seeds; all by default.")
 flags.DEFINE_list("levels", ["1", "2", "3"], "Of mild (1), medium (2), strong (3).")
 flags.DEFINE_integer("queries", 0, "Take so many of the test queries; 0: all.")

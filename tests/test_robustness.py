@@ -136,6 +136,7 @@ def test_what_was_measured_is_kept_for_the_same_run_and_settings(tmp_path):
     """In a process of its own: importing a command defines its flags."""
     program = """
 import pathlib, sys
+import modal_aware_jax.figures  # two commands in one process: no flag is defined twice
 from modal_aware_jax.compare.cells import Cell
 from modal_aware_jax.compare.perturbed import Condition
 from modal_aware_jax.robustness import Kept
