@@ -27,19 +27,11 @@ from modal_aware_jax.build import photograph_arguments, photograph_settings
 def get_config(arg: str = "") -> ConfigDict:
     """The config of one run; see the module's docstring for `arg`."""
     choice = photograph_arguments(arg)
-    config = ConfigDict(
+    return ConfigDict(
         photograph_settings(
             choice,
             source="flickr25k",
             options={"num_labels": 24, "on_problem": "skip"},
             queries={"num_queries": 2000},
-            learning_rate=2e-3,
-            # The paper's is 1e-5. Adam takes full steps along an L2 term alone, which
-            # between two uses of a rare tag wears its weights away.
-            weight_decay=0.0,
         )
     )
-    if (choice["variant"], choice["backbone"]) == ("quick", "mobilenet_v2"):
-        # Block 1 before the last convolution: a fifth of the work.
-        config.backbone.options.num_lower_blocks = 18
-    return config

@@ -10,8 +10,8 @@ words: --config.data.text=sentence. Weights are found as in `configs/flickr.py`.
 
 Arguments after the colon, each optional: variant=full|quick (a frozen backbone whose
 lower maps are computed once), method=NAME, bits=K, seed=S,
-backbone=mobilenet_v2|resnet18. Epochs are those of `configs/flickr.py`, the learning
-rate is half of its; no number has been measured with this config.
+backbone=mobilenet_v2|resnet18. All but the data is as in
+`configs/flickr.py`; no number has been measured with this config.
 """
 
 from ml_collections import ConfigDict
@@ -22,16 +22,11 @@ from modal_aware_jax.build import photograph_arguments, photograph_settings
 def get_config(arg: str = "") -> ConfigDict:
     """The config of one run; see the module's docstring for `arg`."""
     choice = photograph_arguments(arg)
-    config = ConfigDict(
+    return ConfigDict(
         photograph_settings(
             choice,
             source="iapr_tc12",
             options={"max_words": 2912, "on_problem": "skip"},
             queries={"num_queries": 2000},
-            learning_rate=1e-3,
-            weight_decay=1e-5,
         )
     )
-    if choice["variant"] == "quick":
-        config.training.map_crop = 8
-    return config
