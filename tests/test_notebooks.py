@@ -20,7 +20,7 @@ TOOLS = runpy.run_path(str(FOLDER / "execute.py"), run_name="execute")
 NAMES = TOOLS["NAMES"]
 # Folders of a machine, whoever's it was: a path of two parts at least.
 MACHINE_PATH = re.compile(
-    r"(?<![\w.:/])/(?:home|root|Users|tmp|usr|opt|work|private|var|content)/\w"
+    r"(?<![\w.:/])/(?:home|root|Users|tmp|usr|opt|private|var|content)/\w"
 )
 
 
