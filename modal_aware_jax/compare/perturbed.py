@@ -198,18 +198,11 @@ def measure(
         texts = {c: (c.text, c.level if c.text else 0) for c in some}
         label = f"{image[0]} {image[1]}" if image[0] else "clean images"
         with ProgressBar(total, label=label) as bar:
-            done = 0
-
-            def progress(count, bar=bar):
-                nonlocal done
-                done += count
-                bar.update(done, "")
-
             distinct = list(dict.fromkeys(texts.values()))
-            query = perturbed.codes(queries, image, distinct, progress)
+            query = perturbed.codes(queries, image, distinct, bar.advance)
             database = None
             if clean_database is None:
-                database = perturbed.codes(parts.database, image, distinct, progress)
+                database = perturbed.codes(parts.database, image, distinct, bar.advance)
         for condition, cell in itertools.product(some, perturbed.readers):
             key = cell, texts[condition]
             score = mean_average_precision(

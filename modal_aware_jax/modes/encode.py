@@ -72,14 +72,7 @@ def encode_with_model(
         workers=workers,
     )
     with ProgressBar(len(pairs), label="encode") as bar:
-        done = 0
-
-        def progress(count):
-            nonlocal done
-            done += count
-            bar.update(done, "")
-
-        codes, _ = encode(model.relaxed, batches, progress=progress)
+        codes, _ = encode(model.relaxed, batches, progress=bar.advance)
     return _write(output or workdir / "encoded.npz", codes, pairs, model.num_bits)
 
 

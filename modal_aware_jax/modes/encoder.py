@@ -57,14 +57,7 @@ class Encoder:
         if label is None:
             return encode(relaxed, batches)[0]
         with ProgressBar(len(positions), label=label) as bar:
-            done = 0
-
-            def progress(count):
-                nonlocal done
-                done += count
-                bar.update(done, "")
-
-            return encode(relaxed, batches, progress=progress)[0]
+            return encode(relaxed, batches, progress=bar.advance)[0]
 
     def _batches(self, positions):
         """This process's rows of the batches, with the positions of all rows."""

@@ -89,6 +89,10 @@ class ProgressBar:
             left = self._time_left(now)
             print(f"{self._label} {done}/{self._total} {text}{left}", flush=True)
 
+    def advance(self, count: int) -> None:
+        """Moves on by `count`."""
+        self.update(self._done + count)
+
     def print(self, message: str) -> None:
         """A line of its own, above the bar."""
         if self._view is not None:
