@@ -18,6 +18,7 @@ from modal_aware_jax.compare.cells import Cell
 from modal_aware_jax.data import pipeline
 from modal_aware_jax.data.perturbations import LEVELS, perturb_image, perturb_words
 from modal_aware_jax.hashing.encode import encode
+from modal_aware_jax.modes.encoder import lower_half
 from modal_aware_jax.retrieval.metrics import mean_average_precision
 from modal_aware_jax.training import cache
 from modal_aware_jax.training.progress import ProgressBar
@@ -72,19 +73,12 @@ class Reader:
         self.lower, self.share = None, None
         self.needs_image = hasattr(experiment.model, "backbone")
         if experiment.cached_maps and self.needs_image:
-            weights, _ = nnx.split_state(
-                state, lambda path, _: experiment.is_lower(path), ...
-            )
+            lower, weights = lower_half(experiment)
             self.share = cache.fingerprint(
-                nnx.to_pure_dict(weights), experiment.collection, experiment.image_size
-            )
-            lower = jax.jit(
-                lambda state, images: nnx.merge(graphdef, state).backbone.lower(
-                    experiment.normalize(images), train=False
-                )
+                weights, experiment.collection, experiment.image_size
             )
             # The cached maps that it was trained on are float16.
-            self.lower = lambda images: lower(state, images).astype(np.float16)
+            self.lower = lambda images: lower(images).astype(np.float16)
 
     def codes(self, images, text) -> np.ndarray:
         """Packed codes [B, Wd] of images (or maps of `lower`) and text [B, T]."""

@@ -1,6 +1,7 @@
 """Encoding pairs of an experiment: one jitted forward pass for every mode."""
 
 import functools
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -105,6 +106,24 @@ def lower_maps(experiment: Experiment) -> np.ndarray | None:
         return np.broadcast_to(np.float16(0), (len(experiment.collection), 2, 1, 1, 1))
     if not experiment.cached_maps:
         return None
+    lower, weights = lower_half(experiment)
+    return frozen_maps(
+        experiment.collection,
+        lower,
+        weights,
+        path=experiment.cache_dir,
+        image_size=experiment.image_size,
+        workers=experiment.workers,
+    )
+
+
+def lower_half(experiment: Experiment) -> tuple[Callable, dict]:
+    """The backbone's lower half with the weights that the model has now.
+
+    Returns:
+      uint8 images [B, S, S, 3] -> maps [B, h, w, C], jitted; and the half's own
+      weights as a pure dict, which tell one half from another.
+    """
     graphdef, state = nnx.split(experiment.model)
 
     @jax.jit
@@ -114,11 +133,4 @@ def lower_maps(experiment: Experiment) -> np.ndarray | None:
 
     # The rest trains on: the maps must not seem to depend on it.
     weights, _ = nnx.split_state(state, lambda path, _: experiment.is_lower(path), ...)
-    return frozen_maps(
-        experiment.collection,
-        lambda images: lower(state, images),
-        nnx.to_pure_dict(weights),
-        path=experiment.cache_dir,
-        image_size=experiment.image_size,
-        workers=experiment.workers,
-    )
+    return functools.partial(lower, state), nnx.to_pure_dict(weights)
