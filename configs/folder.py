@@ -42,6 +42,7 @@ def get_config(arg: str = "") -> ConfigDict:
                 "text_widths": (1024, 512),
                 "dtype": "float32",  # or bfloat16: of the computation
                 "image_features": 0,
+                "standard_text": False,
                 "hidden_features": 0,
             },
             "loss": {
@@ -62,6 +63,7 @@ def get_config(arg: str = "") -> ConfigDict:
                 "batch_size": 100,
                 "word_dropout": 0.1,
                 "cached_maps": False,
+                "cached_means": False,
                 "map_crop": 0,
                 # Validation queries search so many pairs each epoch; 0: all others.
                 "validation_database": 0,

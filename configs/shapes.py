@@ -39,6 +39,7 @@ def get_config(arg: str = "") -> ConfigDict:
                 "text_widths": (256, 64),
                 "dtype": "float32",  # or bfloat16: of the computation
                 "image_features": 0,
+                "standard_text": False,
                 "hidden_features": 0,
             },
             "loss": {
@@ -59,6 +60,7 @@ def get_config(arg: str = "") -> ConfigDict:
                 "batch_size": 100,
                 "word_dropout": 0.0,
                 "cached_maps": False,
+                "cached_means": False,
                 "map_crop": 0,
                 # Validation queries search so many pairs each epoch; 0: all others.
                 "validation_database": 0,

@@ -9,6 +9,8 @@ from modal_aware_jax.backbones.dropout import drop
 class MeanVector(nnx.Module):
     """The papers' network: the mean over positions, [B, H, W, C] to [B, C]."""
 
+    reads_mean = True  # and nothing else of the maps
+
     def __init__(self, in_features: int, *, rngs=None):
         del rngs
         self.features = in_features
@@ -38,6 +40,8 @@ class DenseVector(nnx.Module):
       >>> vector(jax.numpy.ones((2, 3, 3, 8)), train=False).shape
       (2, 4)
     """
+
+    reads_mean = True
 
     def __init__(
         self,

@@ -131,6 +131,7 @@ class MobileNetV2(nnx.Module):
                 f"{num_lower_blocks}."
             )
         self.num_lower_blocks = num_lower_blocks
+        self.freeze_norm = freeze_norm
         self.lower_features = widths[num_lower_blocks - 1]
         blocks.append(ConvNorm(channels, 1280, 1, **options))
         self.blocks = nnx.List(blocks)

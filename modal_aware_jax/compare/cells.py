@@ -13,7 +13,7 @@ from modal_aware_jax.compare.origin import provenance
 
 ARRAYS = ("average_precision", "radius_precision", "radius_recall")
 # Values of `config.training` that say how a run is carried out, not what comes out.
-HOW = ("workers", "cache_dir", "checkpoint_steps", "tensor_parallel")
+HOW = ("workers", "cache_dir", "cached_means", "checkpoint_steps", "tensor_parallel")
 BY_NUMBER = ("precision_at", "recall_at", "ndcg_at")
 
 

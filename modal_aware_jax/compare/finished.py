@@ -61,6 +61,9 @@ def open_cell(config, cell: Cell, workdir: pathlib.Path, pairs) -> build.Experim
       workdir: of the comparison.
       pairs: the collection as its source gives it.
     """
-    experiment = build.experiment(cell_config(config, cell), pairs)
+    own = cell_config(config, cell)
+    with own.unlocked():  # all cells alike, so that they share the maps of an image
+        own.training.cached_means = False
+    experiment = build.experiment(own, pairs)
     load_run(experiment, workdir / cell.folder)
     return experiment

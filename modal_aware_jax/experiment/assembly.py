@@ -63,6 +63,7 @@ class Experiment:
     batch_size: int
     tensor_parallel: int
     cached_maps: bool
+    cached_means: bool
     cache_dir: pathlib.Path
     checkpoint_steps: int | None
     validation_database: int | None
@@ -99,11 +100,16 @@ def experiment(config, pairs: Collection | None = None) -> Experiment:
             f"--config.backbone.frozen_blocks={lower} or more, got {frozen}."
         )
 
+    means = (
+        cached
+        and training.get("cached_means", True)
+        and not training.map_crop
+        and _reads_fixed_means(network, lambda path: kind.block_of(path) >= frozen)
+    )
+    joint = _joint_of(cached, means, normalize, training.map_crop)
+
     def relaxed(model, batch):
-        if cached:
-            maps = jnp.asarray(batch["image"], jnp.float32)
-            return model.head(model.joint_from_maps(maps, batch["text"], train=False))
-        return model(normalize(batch["image"]), batch["text"], train=False)
+        return model.head(joint(model, batch, batch["text"], train=False))
 
     def is_lower(path):
         return path[0] == "backbone" and kind.block_of(path[1:]) < lower
@@ -121,7 +127,7 @@ def experiment(config, pairs: Collection | None = None) -> Experiment:
         model=network,
         is_trained=is_trained,
         is_lower=is_lower,
-        loss=_training_loss(config, pairs, parts, network, normalize),
+        loss=_training_loss(config, pairs, parts, network, joint),
         relaxed=relaxed,
         make_optimizer=functools.partial(
             make_optimizer, config.optimizer, training.num_epochs
@@ -134,6 +140,7 @@ def experiment(config, pairs: Collection | None = None) -> Experiment:
         batch_size=training.batch_size,
         tensor_parallel=training.get("tensor_parallel", 1),
         cached_maps=cached,
+        cached_means=means,
         cache_dir=pathlib.Path(
             training.get("cache_dir", "") or default_prepared_dir() / "maps"
         ),
@@ -149,7 +156,36 @@ def _prepared_dir(data):
     return pathlib.Path(given or default_prepared_dir()).expanduser()
 
 
-def _training_loss(config, pairs, parts, network, normalize):
+def _reads_fixed_means(network, is_trained):
+    """Whether the means of the last maps are all it reads, and no step changes them."""
+    if not network.reads_means or not getattr(network.backbone, "freeze_norm", False):
+        return False
+    paths = [path for path, _ in nnx.to_flat_state(nnx.state(network.backbone))]
+    return not any(map(is_trained, paths))
+
+
+def _joint_of(cached_maps, cached_means, normalize, map_crop):
+    """`joint(model, batch, text, *, train, window, rngs)`: from what a batch holds.
+
+    A batch's `image` holds images, maps of the frozen lower half, or the means of the
+    last maps.
+    """
+
+    def joint(model, batch, text, *, train, window=None, rngs=None):
+        if not cached_maps:
+            images = normalize(batch["image"])
+            return model.joint(images, text, train=train, rngs=rngs)
+        maps = jnp.asarray(batch["image"], jnp.float32)
+        if cached_means:
+            return model.joint_from_means(maps, text, train=train, rngs=rngs)
+        if train and map_crop and hasattr(model, "backbone"):
+            maps = crop_maps(window, maps, map_crop)
+        return model.joint_from_maps(maps, text, train=train, rngs=rngs)
+
+    return joint
+
+
+def _training_loss(config, pairs, parts, network, joint):
     """`loss(model, batch, key)`; gives the network the memory that its loss needs."""
     training, label_weight = config.training, config.loss.label_weight
     setting = Setting(
@@ -171,17 +207,10 @@ def _training_loss(config, pairs, parts, network, normalize):
         if training.word_dropout:
             text = drop_words(words, text, training.word_dropout)
         rngs = nnx.Rngs(dropout=dropout)
-        if training.cached_maps:
-            maps = jnp.asarray(batch["image"], jnp.float32)
-            if training.map_crop and hasattr(model, "backbone"):
-                maps = crop_maps(window, maps, training.map_crop)
-            joint = model.joint_from_maps(maps, text, train=True, rngs=rngs)
-        else:
-            images = normalize(batch["image"])
-            joint = model.joint(images, text, train=True, rngs=rngs)
-        value = loss(model.head(joint), batch, getattr(model, "memory", None))
+        vectors = joint(model, batch, text, train=True, window=window, rngs=rngs)
+        value = loss(model.head(vectors), batch, getattr(model, "memory", None))
         if label_weight:
-            logits = model.label_head(joint)  # [B, L]
+            logits = model.label_head(vectors)  # [B, L]
             entropy = optax.sigmoid_binary_cross_entropy(logits, labels)
             value += label_weight * entropy.sum(axis=-1).mean()
         return value

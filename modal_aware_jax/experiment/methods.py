@@ -11,6 +11,7 @@ from typing import NamedTuple
 from flax import nnx
 
 from modal_aware_jax.backbones.image_vector import DenseVector, MeanVector
+from modal_aware_jax.backbones.text_vector import PlainText, StandardText
 from modal_aware_jax.blocks.channel_attention import (
     ChannelAttention,
     SqueezedChannelAttention,
@@ -45,8 +46,8 @@ class Method(NamedTuple):
     Attributes:
       title: what tables and figures call it.
       network: constructor `(make_backbone, text_features, num_bits, *, text_widths,
-        image_vector, hidden, num_labels, rngs)`; `make_backbone(rngs)` gives the image
-        backbone.
+        image_vector, text_vector, hidden, num_labels, rngs)`; `make_backbone(rngs)`
+        gives the image backbone.
       loss: a name of `LOSSES`; a config's `loss.name` may be another one.
     """
 
@@ -113,8 +114,17 @@ def _fused(fusion, features):
 
 
 def _image(head=HashHead):
-    def network(make_backbone, text_features, num_bits, *, text_widths, rngs, **heads):
-        del text_features, text_widths
+    def network(
+        make_backbone,
+        text_features,
+        num_bits,
+        *,
+        text_widths,
+        text_vector,
+        rngs,
+        **heads,
+    ):
+        del text_features, text_widths, text_vector
         return ImageHashing(
             make_backbone(rngs), num_bits, head=head, rngs=rngs, **heads
         )
@@ -178,6 +188,7 @@ def model(config, pairs: Collection) -> nnx.Module:
         config.model.num_bits,
         text_widths=tuple(config.model.text_widths),
         image_vector=image_vector,
+        text_vector=StandardText if config.model.standard_text else PlainText,
         hidden=hidden,
         num_labels=pairs.num_labels if config.loss.label_weight else None,
         rngs=nnx.Rngs(config.seed),

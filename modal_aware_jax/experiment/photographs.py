@@ -80,6 +80,7 @@ def photograph_settings(
             "text_widths": (8192 if method == "modal_aware_paper" else 1024, 512),
             "dtype": "float32",  # or bfloat16: of the computation
             "image_features": 1024,
+            "standard_text": True,
             "hidden_features": 512,
         },
         "loss": {
@@ -102,6 +103,8 @@ def photograph_settings(
             "batch_size": 100,
             "word_dropout": 0.3,
             "cached_maps": quick,
+            # A network without blocks reads no more of a frozen backbone than means.
+            "cached_means": quick,
             "map_crop": 0,
             "cache_dir": "",
             # Validation queries search so many pairs each epoch; 0: all others.

@@ -5,7 +5,8 @@ from flax import nnx
 
 from modal_aware_jax.backbones.image_vector import MeanVector
 from modal_aware_jax.backbones.text_mlp import TextMLP
-from modal_aware_jax.blocks.modal_aware import ModalAwareBlock
+from modal_aware_jax.backbones.text_vector import PlainText
+from modal_aware_jax.blocks.modal_aware import ModalAwareBlock, PassThrough
 from modal_aware_jax.fusion.concat import Concat
 from modal_aware_jax.hashing.head import HashHead, label_head
 from modal_aware_jax.hashing.hidden import NoHiddenLayer
@@ -33,6 +34,8 @@ class MultimodalHashing(nnx.Module):
         the two ablations.
       image_vector: constructor `(in_features, *, rngs)` of what makes one vector of
         block 2's maps: `MeanVector`, or `DenseVector` with a layer of its own.
+      text_vector: constructor `(features, *, rngs)` of what becomes of block 2's text:
+        `PlainText`, or `StandardText`.
       fusion: constructor `(a_features, b_features, *, rngs)` of what joins the
         image's vector with the text; its `features` is the width of the result.
       hidden: constructor `(in_features, *, rngs)` of a layer before the head, such as
@@ -52,6 +55,7 @@ class MultimodalHashing(nnx.Module):
         text_widths: tuple[int, int] = (8192, 512),
         block=ModalAwareBlock,
         image_vector=MeanVector,
+        text_vector=PlainText,
         fusion=Concat,
         hidden=NoHiddenLayer,
         num_labels: int | None = None,
@@ -64,6 +68,7 @@ class MultimodalHashing(nnx.Module):
         self.block1 = block(backbone.lower_features, wide, rngs=rngs)
         self.block2 = block(backbone.upper_features, narrow, rngs=rngs)
         self.image_vector = image_vector(backbone.upper_features, rngs=rngs)
+        self.text_vector = text_vector(narrow, rngs=rngs)
         self.fusion = fusion(self.image_vector.features, narrow, rngs=rngs)
         self.hidden = hidden(self.fusion.features, rngs=rngs)
         features = self.hidden.features
@@ -80,9 +85,28 @@ class MultimodalHashing(nnx.Module):
         text = self.text.wide(text)
         maps, text = self.block1(maps, text)
         maps = self.backbone.upper(maps, train=train)
-        maps, text = self.block2(maps, self.text.narrow(text))
+        return self._joint(maps, text, train, rngs)
+
+    @property
+    def reads_means(self) -> bool:
+        """Whether all it reads of the last maps is their mean: it has no blocks."""
+        blocks = self.block1, self.block2
+        unblocked = all(isinstance(block, PassThrough) for block in blocks)
+        return unblocked and self.image_vector.reads_mean
+
+    def joint_from_means(
+        self, means: jax.Array, text: jax.Array, *, train: bool, rngs=None
+    ) -> jax.Array:
+        """Maps means of the last maps, [B, 1, 1, C], and text [B, T] to [B, D].
+
+        For a network that `reads_means` and whose whole backbone is frozen.
+        """
+        return self._joint(means, self.text.wide(text), train, rngs)
+
+    def _joint(self, maps, wide_text, train, rngs):
+        maps, text = self.block2(maps, self.text.narrow(wide_text))
         vector = self.image_vector(maps, train=train, rngs=rngs)
-        joint = self.fusion(vector, text)
+        joint = self.fusion(vector, self.text_vector(text, train=train))
         return self.hidden(joint, train=train, rngs=rngs)
 
     def joint(

@@ -5,6 +5,7 @@ from flax import nnx
 
 from modal_aware_jax.backbones.image_vector import MeanVector
 from modal_aware_jax.backbones.text_mlp import TextMLP
+from modal_aware_jax.backbones.text_vector import PlainText
 from modal_aware_jax.hashing.head import HashHead, label_head
 from modal_aware_jax.hashing.hidden import NoHiddenLayer
 
@@ -42,11 +43,21 @@ class ImageHashing(nnx.Module):
         self.head = head(features, num_bits, dtype=dtype, rngs=rngs)
         self.label_head = label_head(features, num_labels, dtype=dtype, rngs=rngs)
 
+    @property
+    def reads_means(self) -> bool:
+        """Whether all it reads of the last maps is their mean."""
+        return self.image_vector.reads_mean
+
     def joint_from_maps(self, maps, text=None, *, train: bool, rngs=None) -> jax.Array:
         """Maps conv4 maps [B, h, w, C] to vectors [B, D]; the text is not read."""
         del text
         maps = self.backbone.upper(maps, train=train)
-        vector = self.image_vector(maps, train=train, rngs=rngs)
+        return self.joint_from_means(maps, train=train, rngs=rngs)
+
+    def joint_from_means(self, means, text=None, *, train: bool, rngs=None):
+        """Maps means of the last maps, [B, 1, 1, C], to [B, D]; as do the maps."""
+        del text
+        vector = self.image_vector(means, train=train, rngs=rngs)
         return self.hidden(vector, train=train, rngs=rngs)
 
     def joint(self, images, text=None, *, train: bool, rngs=None) -> jax.Array:
@@ -65,8 +76,8 @@ class TextHashing(nnx.Module):
     Args:
       text_features: T.
       num_bits: K.
-      text_widths: features of the two dense layers; this, `hidden` and `num_labels`
-        as in `MultimodalHashing`.
+      text_widths: features of the two dense layers; this, `text_vector`, `hidden` and
+        `num_labels` as in `MultimodalHashing`.
       rngs: source of the initial weights.
     """
 
@@ -76,12 +87,14 @@ class TextHashing(nnx.Module):
         num_bits: int,
         *,
         text_widths: tuple[int, int] = (8192, 512),
+        text_vector=PlainText,
         hidden=NoHiddenLayer,
         num_labels: int | None = None,
         dtype=None,
         rngs: nnx.Rngs,
     ):
         self.text = TextMLP(text_features, text_widths, dtype=dtype, rngs=rngs)
+        self.text_vector = text_vector(text_widths[1], rngs=rngs)
         self.hidden = hidden(text_widths[1], rngs=rngs)
         features = self.hidden.features
         self.head = HashHead(features, num_bits, dtype=dtype, rngs=rngs)
@@ -90,9 +103,11 @@ class TextHashing(nnx.Module):
     def joint(self, images, text, *, train: bool, rngs=None) -> jax.Array:
         """Maps text [B, T] to vectors [B, D]; the images, or maps, are not read."""
         del images
-        return self.hidden(self.text(text), train=train, rngs=rngs)
+        vector = self.text_vector(self.text(text), train=train)
+        return self.hidden(vector, train=train, rngs=rngs)
 
     joint_from_maps = joint
+    reads_means = False
 
     def __call__(self, images, text, *, train: bool, rngs=None) -> jax.Array:
         """Maps text [B, T] to relaxed bits [B, K]; the images are not read."""

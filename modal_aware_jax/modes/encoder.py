@@ -12,6 +12,7 @@ from modal_aware_jax.data import pipeline
 from modal_aware_jax.hashing.encode import encode
 from modal_aware_jax.training import devices
 from modal_aware_jax.training.cache import frozen_maps
+from modal_aware_jax.training.frozen_means import frozen_means
 from modal_aware_jax.training.progress import ProgressBar
 
 
@@ -101,20 +102,20 @@ def lower_maps(experiment: Experiment) -> np.ndarray | None:
     """The maps of the frozen lower half, from disk where they were computed before.
 
     None where the batches hold images. Text alone reads none: one zero stands for each.
+    Where the network reads no more of a frozen backbone, the means of its last maps.
     """
     if not hasattr(experiment.model, "backbone"):
         return np.broadcast_to(np.float16(0), (len(experiment.collection), 2, 1, 1, 1))
     if not experiment.cached_maps:
         return None
     lower, weights = lower_half(experiment)
-    return frozen_maps(
-        experiment.collection,
-        lower,
-        weights,
-        path=experiment.cache_dir,
-        image_size=experiment.image_size,
-        workers=experiment.workers,
-    )
+    place = {"path": experiment.cache_dir, "image_size": experiment.image_size}
+    pairs = experiment.collection
+    maps = frozen_maps(pairs, lower, weights, workers=experiment.workers, **place)
+    if not experiment.cached_means:
+        return maps
+    last_means, weights = upper_means(experiment)
+    return frozen_means(maps, last_means, weights, collection=pairs, **place)
 
 
 def lower_half(experiment: Experiment) -> tuple[Callable, dict]:
@@ -134,3 +135,21 @@ def lower_half(experiment: Experiment) -> tuple[Callable, dict]:
     # The rest trains on: the maps must not seem to depend on it.
     weights, _ = nnx.split_state(state, lambda path, _: experiment.is_lower(path), ...)
     return functools.partial(lower, state), nnx.to_pure_dict(weights)
+
+
+def upper_means(experiment: Experiment) -> tuple[Callable, dict]:
+    """The backbone's upper half and the mean over positions.
+
+    Returns:
+      maps [B, h, w, C] -> means [B, 1, 1, D], jitted; and the weights of the whole
+      backbone as a pure dict.
+    """
+    graphdef, state = nnx.split(experiment.model.backbone)
+
+    @jax.jit
+    def means(state, maps):
+        backbone = nnx.merge(graphdef, state)
+        last = backbone.upper(maps.astype(np.float32), train=False)
+        return last.mean(axis=(1, 2), keepdims=True)
+
+    return functools.partial(means, state), nnx.to_pure_dict(state)

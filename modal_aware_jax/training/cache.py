@@ -1,5 +1,6 @@
 """Maps of frozen lower stages, computed once, plain and flipped, and kept on disk."""
 
+import contextlib
 import fcntl
 import hashlib
 import io
@@ -7,7 +8,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -58,15 +59,27 @@ def frozen_maps(
     digest = fingerprint(weights, collection, image_size)
     folder = Path(os.path.abspath(os.path.expanduser(path)))
     done = folder / f"maps-{collection.name}-{image_size}-{digest}.npy"
-    if not done.exists():
-        with explain_write_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            lock = open(done.with_suffix(".lock"), "a")
-        with lock:
-            _wait_for(lock, done)
-            if not done.exists():
-                _compute(collection, lower_fn, done, image_size, batch_size, workers)
+    with sole_writer(done) as missing:
+        if missing:
+            _compute(collection, lower_fn, done, image_size, batch_size, workers)
     return np.load(done, mmap_mode="r")
+
+
+@contextlib.contextmanager
+def sole_writer(done: Path) -> Iterator[bool]:
+    """Holds a file of the cache against other writers; yields whether it is missing.
+
+    Waits for a process that is writing it. A file that is there is not waited for.
+    """
+    if done.exists():
+        yield False
+        return
+    with explain_write_errors(done.parent):
+        done.parent.mkdir(parents=True, exist_ok=True)
+        lock = open(done.with_suffix(".lock"), "a")
+    with lock:
+        _wait_for(lock, done)
+        yield not done.exists()
 
 
 def fingerprint(weights: Any, collection: Collection, image_size: int) -> str:
