@@ -6,7 +6,7 @@ from modal_aware_jax.modes.export import export_run
 from modal_aware_jax.modes.model_files import load_model_file
 from modal_aware_jax.modes.search import search_run, search_with_model
 from modal_aware_jax.modes.search_index import search_index_file
-from modal_aware_jax.modes.train import train
+from modal_aware_jax.modes.train import fit_run, train
 
 __all__ = [
     "encode_collection",
@@ -14,6 +14,7 @@ __all__ = [
     "evaluate_codes_file",
     "evaluate_run",
     "export_run",
+    "fit_run",
     "load_model_file",
     "search_index_file",
     "search_run",

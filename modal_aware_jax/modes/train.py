@@ -26,6 +26,16 @@ def train(experiment: Experiment, workdir: pathlib.Path) -> dict:
       The evaluation of the test queries with the last checkpoint; an empty dict in
       all processes but the first.
     """
+    encoder, variables, history = fit_run(experiment, workdir)
+    return report_run(experiment, encoder, variables, workdir, history)
+
+
+def fit_run(experiment: Experiment, workdir: pathlib.Path):
+    """Trains to the end, and leaves the test queries alone.
+
+    Returns:
+      An encoder, the variables to give it, and a dict for each epoch.
+    """
     pairs, parts = experiment.collection, experiment.split
     if is_first():
         workdir.mkdir(parents=True, exist_ok=True)
@@ -97,7 +107,7 @@ def train(experiment: Experiment, workdir: pathlib.Path) -> dict:
         checkpoint_steps=experiment.checkpoint_steps,
     )
     variables = (fitted.state.params, fitted.state.stats)
-    return report_run(experiment, encoder, variables, workdir, fitted.history)
+    return encoder, variables, fitted.history
 
 
 def validation_database(parts: protocol.Split, size: int | None) -> np.ndarray:
