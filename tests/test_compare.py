@@ -90,7 +90,8 @@ def test_the_hash_of_a_config_does_not_ask_where_or_how(config):
 
 def test_a_cell_comes_back_as_it_was_written(config, tmp_path):
     assert compare.read_cell(tmp_path, config) is None
-    compare.write_cell(tmp_path, config, Finished(result(0.8, 0.6), 12.5))
+    record = compare.record_of(config, Finished(result(0.8, 0.6), 12.5))
+    compare.write_cell(tmp_path, record)
     again = compare.read_cell(tmp_path, config)
     assert again.seconds == 12.5 and again.made["python"]
     for key, value in result(0.8, 0.6).items():
@@ -113,7 +114,7 @@ def test_a_cell_comes_back_as_it_was_written(config, tmp_path):
     ],
 )
 def test_a_damaged_cell_is_named_with_a_cure(config, tmp_path, damage):
-    compare.write_cell(tmp_path, config, Finished(result(0.8, 0.6)))
+    compare.write_cell(tmp_path, compare.record_of(config, Finished(result(0.8, 0.6))))
     path = tmp_path / "cell.json"
     text = path.read_text()
     assert damage(text) != text
@@ -200,7 +201,9 @@ def test_cells_of_another_config_are_left_out_and_named(config, tmp_path):
         other = config.copy_and_resolve_references()
         other.training.num_epochs += change
         made = compare.cell_config(other, cell)
-        compare.write_cell(directory, made, Finished(result(0.8, 0.6)))
+        compare.write_cell(
+            directory, compare.record_of(made, Finished(result(0.8, 0.6)))
+        )
     found, left_out = compare.find_cells(config, tmp_path)
     assert list(found) == [Cell("gmu", 8, 0)]
     assert len(left_out) == 1 and "text-8-0 holds a finished cell of" in left_out[0]
@@ -320,10 +323,8 @@ def test_latex_by_hand(finished):
 def workdir(config, finished, tmp_path):
     finished[Cell("no_kernel", 64, 0)] = Finished(result(0.4, 0.4))
     for cell, one in finished.items():
-        (tmp_path / cell.folder).mkdir()
-        compare.write_cell(
-            tmp_path / cell.folder, compare.cell_config(config, cell), one
-        )
+        record = compare.record_of(compare.cell_config(config, cell), one)
+        compare.write_cell(tmp_path / cell.folder, record)
     return tmp_path
 
 
@@ -334,6 +335,7 @@ def flags(given, directory, **changes):
         "methods": ["gmu", "modal_aware"],
         "bits": ["64"],
         "seeds": ["0"],
+        "records": None,
         "report_only": True,
     }
     return types.SimpleNamespace(**values | changes)

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 from test_end_to_end import tiny_config
 
-from modal_aware_jax.compare import Cell, Finished, cell_config, write_cell
+from modal_aware_jax.compare import (
+    Cell,
+    Finished,
+    cell_config,
+    record_of,
+    write_cell,
+)
 from modal_aware_jax.compare.finished import chosen_cells
 
 
@@ -14,8 +20,8 @@ def finish(config, workdir, method, bits, seed):
         name: np.zeros(2)
         for name in ("average_precision", "radius_precision", "radius_recall")
     } | {"map_expected": 0.5, "map_index": 0.5, "precision_at": {1: 0.5}}
-    (workdir / cell.folder).mkdir(parents=True)
-    write_cell(workdir / cell.folder, cell_config(config, cell), Finished(result))
+    record = record_of(cell_config(config, cell), Finished(result))
+    write_cell(workdir / cell.folder, record)
     return cell
 
 

@@ -13,9 +13,12 @@ ran it, so that a table may grow:
     ... --workdir=runs/table --bits=16,32,48 --seeds=0
     ... --workdir=runs/table --report_only
 
-In it: the table of means and standard deviations over seeds, published numbers beside
-it, against the first method intervals of a paired bootstrap over the queries, the
-ablation, and curves; as CSV, JSON, Markdown, LaTeX, PNG and one page.
+A report's cells.npz holds its cells, scores of single queries among them. It continues
+on another machine, without checkpoints and codes, by --records=cells.npz.
+
+In the report: the table of means and standard deviations over seeds, published numbers
+beside it, against the first method intervals of a paired bootstrap over the queries,
+the ablation, and curves; as CSV, JSON, Markdown, LaTeX, PNG and one page.
 
 The methods are those of `experiment/methods.py`; `--methods=all` runs them all. Each is
 trained with its own loss, unless --config.loss.name names one for all.
@@ -32,6 +35,9 @@ flags.adopt_module_key_flags(cli)  # --help shows them
 flags.DEFINE_list("methods", "modal_aware,image,text", "Methods, ours first; or all.")
 flags.DEFINE_list("bits", "64", "Code lengths.")
 flags.DEFINE_list("seeds", "0", "Training seeds.")
+flags.DEFINE_string(
+    "records", None, "Take the cells of this cells.npz, of another report, as finished."
+)
 flags.DEFINE_bool("report_only", False, "Write the report of what is finished.")
 
 
@@ -48,6 +54,9 @@ def run(args) -> None:
         _numbers("bits", args.bits, lowest=1),
         _numbers("seeds", args.seeds, lowest=0),
     )
+    if args.records:
+        added = compare.unpack_records(pathlib.Path(args.records).expanduser(), workdir)
+        print(f"{args.records}: {added} finished cells taken over.")
     if not args.report_only:
         compare.run_cells(config, cells, workdir)
     finished, left_out = compare.find_cells(config, workdir)

@@ -80,15 +80,20 @@ def fingerprint(config) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def write_cell(directory: pathlib.Path, config, finished: Finished) -> None:
-    """Marks a cell as finished, with the hash of the config that gave it."""
+def record_of(config, finished: Finished) -> dict:
+    """What is kept of a finished cell, with the hash of the config that gave it."""
     result = {key: _plain(value) for key, value in finished.result.items()}
-    record = {
+    return {
         "fingerprint": fingerprint(config),
         "result": result,
         "seconds": finished.seconds,
         "made": finished.made or provenance(),
     }
+
+
+def write_cell(directory: pathlib.Path, record: dict) -> None:
+    """Marks a cell as finished, by its `record_of`."""
+    directory.mkdir(parents=True, exist_ok=True)
     partial = directory / "cell.json.partial"
     partial.write_text(json.dumps(record))
     partial.replace(directory / "cell.json")

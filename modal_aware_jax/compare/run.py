@@ -14,6 +14,7 @@ from modal_aware_jax.compare.cells import (
     Finished,
     cell_config,
     read_cell,
+    record_of,
     write_cell,
 )
 from modal_aware_jax.compare.view import CellsView
@@ -77,7 +78,7 @@ def run_cell(config, pairs, directory: pathlib.Path) -> Finished:
     with timed(clock):
         result = modes.train(experiment, directory)
     finished = Finished(result, _seconds(clock))
-    write_cell(directory, config, finished)
+    write_cell(directory, record_of(config, finished))
     jax.clear_caches()  # the programs of 90 cells would fill the memory
     gc.collect()
     return finished

@@ -8,6 +8,7 @@ from modal_aware_jax.build import METHODS, settled
 from modal_aware_jax.compare.cells import Cell, Finished
 from modal_aware_jax.compare.origin import provenance
 from modal_aware_jax.compare.published import NOTE
+from modal_aware_jax.compare.records import write_records
 from modal_aware_jax.compare.summary import (
     ABLATION,
     in_order,
@@ -33,7 +34,7 @@ def write_comparison(
 
     comparison.csv, .json, .md and .tex; ablation.md and .tex where the full method and
     one without a half are there; precision_recall_BITS.png and precision_at_BITS.png;
-    index.html.
+    index.html; cells.npz, the cells themselves.
 
     Args:
       directory: made where it does not exist.
@@ -52,6 +53,7 @@ def write_comparison(
     data = {"source": config.data.source, "text": config.data.get("text", "bag")}
     rows = summarise(finished, methods, **data)
     _write_csv(directory / "comparison.csv", rows)
+    write_records(directory / "cells.npz", finished, config)
     record = {"rows": rows, "provenance": _made(finished, config, left_out)}
     written = json.dumps(plain(record), indent=1, default=str)
     (directory / "comparison.json").write_text(written + "\n")
