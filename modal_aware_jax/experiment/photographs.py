@@ -99,7 +99,7 @@ def photograph_settings(
             "warmup_steps": 30,
         },
         "training": {
-            "num_epochs": 12,
+            "num_epochs": 12 if quick else 8,
             "batch_size": 100,
             "word_dropout": 0.3,
             "cached_maps": quick,
