@@ -19,7 +19,12 @@ from modal_aware_jax.compare.published import published, table
 from modal_aware_jax.compare.summary import mean_result, summarise
 from modal_aware_jax.compare.tables import grid_markdown, latex, long_markdown
 from modal_aware_jax.compare.view import CellsView
-from modal_aware_jax.training.errors import Interrupted, NonFiniteLoss, RunError
+from modal_aware_jax.training.errors import (
+    Interrupted,
+    NonFiniteLoss,
+    RunError,
+    WorkdirInUse,
+)
 from modal_aware_jax.training.progress import ProgressBar
 
 SHAPES = pathlib.Path(__file__).parent.parent / "configs" / "shapes.py"
@@ -176,6 +181,29 @@ def test_a_diverging_cell_does_not_stop_the_others(
     assert left.value.exit_code == NonFiniteLoss.exit_code
     assert list(compare.find_cells(config, tmp_path)[0]) == [Cell("text", 16, 0)]
     assert "[1/2] gmu, 16 bits, seed 0: failed: Step 7" in capsys.readouterr().out
+
+
+def test_two_processes_share_the_cells(config, tmp_path, monkeypatch, capsys):
+    """Another one has begun the first cell, and finishes the second meanwhile."""
+    ran = []
+
+    def outcome(directory):
+        if directory.name == "gmu-16-0":
+            other = Cell("text", 16, 0)
+            made = compare.cell_config(config, other)
+            record = compare.record_of(made, Finished(result(0.9, 0.7)))
+            compare.write_cell(tmp_path / other.folder, record)
+            raise WorkdirInUse("gmu-16-0 is in use by process 7.")
+        ran.append(directory.name)
+        return result(0.8, 0.6)
+
+    fake_training(monkeypatch, outcome)
+    cells = [("gmu", 16, 0), ("text", 16, 0), ("text", 16, 1)]
+    done = compare.run_cells(config, cells, tmp_path)
+    assert ran == ["text-16-1"]
+    assert done[Cell("gmu", 16, 0)] is None
+    assert done[Cell("text", 16, 0)].result["map_expected"] == pytest.approx(0.8)
+    assert "gmu, 16 bits, seed 0: another process runs it" in capsys.readouterr().out
 
 
 def test_an_interrupted_cell_keeps_its_time(config, tmp_path, monkeypatch):

@@ -5,6 +5,7 @@
 
 Each cell is an ordinary run in WORKDIR/METHOD-BITS-SEED. A finished cell is never run
 again, an interrupted one goes on; cells share the prepared data and the cached maps.
+The same command may run several times at once: each takes what no other has begun.
 
 WORKDIR/report/ covers every finished cell of the same config in WORKDIR, whichever call
 ran it, so that a table may grow:

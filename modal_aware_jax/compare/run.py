@@ -19,7 +19,12 @@ from modal_aware_jax.compare.cells import (
 )
 from modal_aware_jax.compare.view import CellsView
 from modal_aware_jax.modes.encoder import lower_maps
-from modal_aware_jax.training.errors import CheckpointError, NonFiniteLoss, RunError
+from modal_aware_jax.training.errors import (
+    CheckpointError,
+    NonFiniteLoss,
+    RunError,
+    WorkdirInUse,
+)
 
 
 def run_cells(config, cells: Iterable, workdir: pathlib.Path) -> dict[Cell, Finished]:
@@ -28,6 +33,7 @@ def run_cells(config, cells: Iterable, workdir: pathlib.Path) -> dict[Cell, Fini
     A finished cell is never run again, an interrupted one goes on from its checkpoint;
     all share the prepared data and the cached maps. A cell whose loss diverges, or
     whose checkpoint cannot be read, does not stop the others: it is told at the end.
+    Several processes may run the same cells: each leaves alone what another has begun.
 
     Args:
       config: of any one cell; see `cell_config`.
@@ -35,7 +41,8 @@ def run_cells(config, cells: Iterable, workdir: pathlib.Path) -> dict[Cell, Fini
       workdir: a cell's run lies in its folder METHOD-BITS-SEED.
 
     Returns:
-      {cell: finished} of the cells asked for.
+      {cell: finished} of the cells asked for; None for those that another process has
+      not finished yet.
     """
     cells = list(dict.fromkeys(Cell(*cell) for cell in cells))
     for cell in cells:  # a typing mistake must not show after hours
@@ -51,14 +58,22 @@ def run_cells(config, cells: Iterable, workdir: pathlib.Path) -> dict[Cell, Fini
     with CellsView(len(cells), len(cells) - len(waiting), earlier) as view:
         for cell in waiting:
             view.start(cell)
+            folder = workdir / cell.folder
             try:
-                finished = run_cell(configs[cell], pairs, workdir / cell.folder)
+                finished = read_cell(folder, configs[cell])
+                if finished is None:
+                    finished = run_cell(configs[cell], pairs, folder)
+            except WorkdirInUse:
+                view.skip()
+                continue
             except (NonFiniteLoss, CheckpointError) as error:
                 failed.append((cell, error))
                 view.fail(error)
                 continue
             done[cell] = finished
             view.finish(finished)
+    for cell in waiting:  # what another process has finished meanwhile
+        done[cell] = done[cell] or read_cell(workdir / cell.folder, configs[cell])
     if failed:
         told = " ".join(f"[{cell}] {error}" for cell, error in failed)
         error = RunError(

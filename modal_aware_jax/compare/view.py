@@ -76,6 +76,12 @@ class CellsView:
         self._print(f"failed: {error}")
         self._show()
 
+    def skip(self) -> None:
+        """The present cell is in the hands of another process."""
+        self.done += 1
+        self._print("another process runs it")
+        self._show()
+
     def step(self, label: str, done: int, total: int, text: str) -> None:
         """What a bar of the present cell has to show."""
         if label == "train":
