@@ -27,7 +27,9 @@ from modal_aware_jax.training.errors import (
 )
 
 
-def run_cells(config, cells: Iterable, workdir: pathlib.Path) -> dict[Cell, Finished]:
+def run_cells(
+    config, cells: Iterable, workdir: pathlib.Path
+) -> dict[Cell, Finished | None]:
     """Runs the cells that are not finished.
 
     A finished cell is never run again, an interrupted one goes on from its checkpoint;
