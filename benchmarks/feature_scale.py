@@ -9,14 +9,17 @@ scale. Writes `results/feature_scale.md`.
 """
 
 import argparse
+import functools
 import pathlib
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from modal_aware_jax.backbones.image_vector import DenseVector
 from modal_aware_jax.backbones.mobilenet import MobileNetV2
 from modal_aware_jax.backbones.pretrained import load_mobilenet_v2
+from modal_aware_jax.backbones.text_vector import StandardText
 from modal_aware_jax.build import BLOCKS
 from modal_aware_jax.compare import provenance
 from modal_aware_jax.models import MultimodalHashing
@@ -46,6 +49,9 @@ def stages(model, images, text):
     maps, text = model.block2(maps, text)
     yield "conv5 after block 2", maps
     yield "text after block 2", text
+    vector = model.image_vector(maps, train=True, rngs=nnx.Rngs(dropout=0))
+    yield "image, as fused", vector
+    yield "text, as fused", model.text_vector(text, train=True)
 
 
 def main():
@@ -67,6 +73,8 @@ def main():
             64,
             text_widths=(args.wide, 512),
             block=BLOCKS[method],
+            image_vector=functools.partial(DenseVector, features=1024),
+            text_vector=StandardText,
             rngs=rngs,
         )
         found = dict(stages(model, images, text))
