@@ -27,10 +27,11 @@ TRIALS = {
     "as in the table": {},
     "half the learning rate": {"optimizer.learning_rate": 1e-3},
     "label weight 0.03": {"loss.label_weight": 0.03},
+    "no label head": {"loss.label_weight": 0.0},
 }
 METHODS = (
-    "modal_aware,concat,gmu,mcb,text,image,dpsh,dsh,hashnet,csq,contrastive,"
-    "divide_and_encode"
+    "modal_aware,modal_aware_low_rank,concat,gmu,mcb,text,image,dpsh,dsh,hashnet,csq,"
+    "contrastive,divide_and_encode"
 )
 BITS, SEED = 64, 0
 
