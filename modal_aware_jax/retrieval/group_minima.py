@@ -32,10 +32,19 @@ PIECE = 2**18  # rows whose distances are computed at a time
 class Layout(NamedTuple):
     """How one chunk lies on the device."""
 
-    words: int  # Wd
+    words: int  # of a code
+    word_bits: int  # 64 where codes divide into such words, else 32
     parts: int  # a group has `parts` times UNROLL rows
     tiles: int  # padded number of tiles
     queries: int  # queries that share a word of the result
+
+    @property
+    def code_bits(self) -> int:
+        return self.words * self.word_bits
+
+    @property
+    def word_type(self):
+        return np.uint64 if self.word_bits == 64 else np.uint32
 
     @property
     def group_rows(self) -> int:
@@ -46,16 +55,31 @@ class Layout(NamedTuple):
         return LANES * self.group_rows
 
 
-def choose_layout(rows: int, words: int, k: int, chunks: int = 1) -> Layout:
-    """Groups so large that reading minima and reading candidates cost about equal."""
-    queries = 4 if words * 32 <= 255 else 2 if words <= 8 else 1
+def choose_layout(
+    rows: int, code_words: int, k: int, num_queries: int, chunks: int = 1
+) -> Layout:
+    """Groups so large that reading minima and reading candidates cost about equal.
+
+    Args:
+      rows, chunks: how many rows a chunk has, and how many chunks there are.
+      code_words: Wd.
+      k: how many are wanted.
+      num_queries: Q. Fewer than four leave parts of a shared word away.
+    """
+    # Of one 64-bit word a code, columns need not be told apart: for one query, this
+    # makes the search five times faster.
+    word_bits = 32 if code_words % 2 else 64
+    words = 32 * code_words // word_bits
+    queries = 4 if code_words * 32 <= 255 else 2 if code_words <= 8 else 1
     while queries > 1 and UNROLL * words * queries > UNROLLED:
+        queries //= 2
+    while queries // 2 >= num_queries:
         queries //= 2
     size = UNROLL
     while 8 * k * size <= rows and k * (2 * size) ** 2 <= rows * chunks and size < 128:
         size *= 2
     tiles = -(-padded_rows(rows) // (LANES * size))
-    return Layout(words, size // UNROLL, tiles, queries)
+    return Layout(words, word_bits, size // UNROLL, tiles, queries)
 
 
 def _minima(query, database, num_queries, *, layout):
@@ -65,8 +89,8 @@ def _minima(query, database, num_queries, *, layout):
     loops made this ten times slower. More than two words a code are read from columns.
 
     Args:
-      query: uint32 [B, Wd].
-      database: uint32 [tiles * parts, UNROLL, LANES, Wd].
+      query: [B, words], of the layout's words.
+      database: [tiles * parts, UNROLL, LANES, words].
 
     Returns:
       [B, tiles, LANES], of the smallest type that holds a distance.
@@ -81,7 +105,7 @@ def _minima(query, database, num_queries, *, layout):
     def distance(i, row):
         different = (query[i, w] ^ columns[w][:, row] for w in range(layout.words))
         counts = [jax.lax.population_count(x) for x in different]
-        return functools.reduce(jnp.add, counts)
+        return functools.reduce(jnp.add, counts).astype(jnp.uint32)
 
     def smallest(i):
         if layout.words * UNROLL * layout.queries > UNROLLED:
@@ -112,11 +136,12 @@ def _minima(query, database, num_queries, *, layout):
         ]
         return table, functools.reduce(jnp.bitwise_or, shared)
 
-    table_type = distance_type(layout.words * 32)
+    table_type = distance_type(layout.code_bits)
     table = jnp.zeros((len(query), layout.tiles, LANES), table_type)
     runs = jnp.zeros((layout.tiles * layout.parts, LANES), jnp.uint32)
     steps = (num_queries + layout.queries - 1) // layout.queries
-    return write(*jax.lax.fori_loop(0, steps, one, (table, runs)), steps - 1)
+    start = jnp.int32(0)
+    return write(*jax.lax.fori_loop(start, steps, one, (table, runs)), steps - 1)
 
 
 @functools.lru_cache(maxsize=256)
@@ -125,13 +150,14 @@ def compiled_minima(layout: Layout, block: int):
 
     With the widest vectors of the CPU.
     """
-    uint32 = functools.partial(jax.ShapeDtypeStruct, dtype=jnp.uint32)
+    words = functools.partial(jax.ShapeDtypeStruct, dtype=layout.word_type)
     rows = (layout.tiles * layout.parts, UNROLL, LANES)
-    lowered = jax.jit(functools.partial(_minima, layout=layout)).lower(
-        uint32((block, layout.words)),
-        uint32((*rows, layout.words)),
-        jax.ShapeDtypeStruct((), jnp.int32),
-    )
+    with jax.enable_x64(True):
+        lowered = jax.jit(functools.partial(_minima, layout=layout)).lower(
+            words((block, layout.words)),
+            words((*rows, layout.words)),
+            jax.ShapeDtypeStruct((), jnp.int32),
+        )
     try:
         return lowered.compile({"xla_cpu_prefer_vector_width": 512})
     except jax.errors.JaxRuntimeError:  # an XLA without this option
@@ -141,10 +167,10 @@ def compiled_minima(layout: Layout, block: int):
 class Chunk(NamedTuple):
     """Consecutive rows of the database, ready to be searched."""
 
-    words: np.ndarray  # rows as 32- or 64-bit words, with the padding
+    words: np.ndarray  # rows as the layout's words, with the padding
     rows: int  # n
     groups: int  # that hold a row
-    device: jax.Array  # uint32 [tiles * parts, UNROLL, LANES, Wd]
+    device: jax.Array  # [tiles * parts, UNROLL, LANES, words]
     layout: Layout
     start: int  # first row
 
@@ -168,7 +194,7 @@ def make_chunk(codes: np.ndarray, start: int, layout: Layout) -> Chunk:
         codes.ravel()[::PAGE].max()  # read from the disk here, ahead of the search
         padded = codes
     else:
-        padded = _aligned(size, layout.words)
+        padded = _aligned(size, codes.shape[1])
         padded[:rows] = codes
     if rest:  # a group repeats its last row: padding must not be nearer than a row
         place = np.arange(rest, layout.tile_rows)
@@ -179,8 +205,9 @@ def make_chunk(codes: np.ndarray, start: int, layout: Layout) -> Chunk:
         padded[rows:] = 0
     groups = whole // layout.group_rows + min(rest, LANES)
     shape = (layout.tiles * layout.parts, UNROLL, LANES, layout.words)
-    device = jax.device_put(padded.reshape(shape))
-    words = padded.view(np.uint64) if layout.words % 2 == 0 else padded
+    words = padded.view(layout.word_type)
+    with jax.enable_x64(True):
+        device = jax.device_put(words.reshape(shape))
     return Chunk(words, rows, groups, device, layout, start)
 
 
@@ -188,10 +215,12 @@ def _group_minima(query, chunk: Chunk) -> np.ndarray:
     """Minima [B, groups] of a block of queries."""
     layout = chunk.layout
     block = next(size for size in QUERY_BLOCKS if size >= len(query))
-    padded = np.zeros((block, layout.words), np.uint32)
-    padded[: len(query)] = query
+    padded = np.zeros((block, layout.words), layout.word_type)
+    padded[: len(query)] = np.ascontiguousarray(query).view(layout.word_type)
     count = np.int32(len(query))
-    minima = np.asarray(compiled_minima(layout, block)(padded, chunk.device, count))
+    with jax.enable_x64(True):
+        minima = compiled_minima(layout, block)(padded, chunk.device, count)
+    minima = np.asarray(minima)
     return minima.reshape(block, -1)[: len(query), : chunk.groups]
 
 
@@ -234,7 +263,7 @@ def candidates(query, chunk: Chunk, k: int, worst: np.ndarray):
       (which query, distance, row), int64 each, sorted by query, then by row.
     """
     minima = _group_minima(query, chunk)
-    largest = chunk.layout.words * 32
+    largest = chunk.layout.code_bits
     radius = worst - 1
     spare = None
     if k <= minima.shape[1] and (worst > largest).any():

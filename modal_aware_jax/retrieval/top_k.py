@@ -63,7 +63,8 @@ def search_rows(query, database, k: int) -> tuple[np.ndarray, np.ndarray]:
         return _search_all(query, database, k)
     # Threads share the queries of one chunk, or else the chunks.
     threads = num_threads() if len(database) <= limit else 1
-    return search_chunks(query, iterate_chunks(database, k, limit), k, threads)
+    chunks = iterate_chunks(database, k, len(query), limit)
+    return search_chunks(query, chunks, k, threads)
 
 
 def check_k(function, k, num_database) -> int:
@@ -82,13 +83,15 @@ def chunk_starts(num_database: int, limit: int) -> tuple[range, int]:
     return range(0, num_database, rows), min(rows, num_database)
 
 
-def iterate_chunks(database, k: int, limit: int) -> Iterable[list[Chunk]]:
+def iterate_chunks(
+    database, k: int, num_queries: int, limit: int
+) -> Iterable[list[Chunk]]:
     """Chunks of at most `limit` rows in row order, as many at a time as threads.
 
     The next ones are made, which reads them from a disk, while these are searched.
     """
     starts, rows = chunk_starts(len(database), limit)
-    layout = choose_layout(rows, database.shape[1], k, len(starts))
+    layout = choose_layout(rows, database.shape[1], k, num_queries, len(starts))
 
     def make(start):
         return make_chunk(np.asarray(database[start : start + rows]), start, layout)
