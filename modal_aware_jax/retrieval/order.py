@@ -4,14 +4,14 @@ NumPy sorts 8- and 16-bit keys by radix, stably and on many threads; XLA does no
 CPU. Large databases are sorted in blocks, whose ties are then laid end to end.
 """
 
-import functools
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from modal_aware_jax.retrieval.inputs import Inputs, last_word_mask, relevance_words
-from modal_aware_jax.retrieval.ranking import CHUNK_ROWS, num_threads
+from modal_aware_jax.retrieval.inputs import Inputs, last_word_mask
+from modal_aware_jax.retrieval.label_bits import LabelBits
+from modal_aware_jax.retrieval.ranking import num_threads
 
 BLOCK_ROWS = 2**16  # words and distances of so many rows stay in the cache
 SORTED_ROWS = 2**19  # rows sorted at once: 16 bytes each, in every thread
@@ -84,32 +84,6 @@ def grades_in_order(parts: Iterable[tuple[np.ndarray, np.ndarray]], largest: int
     )
 
 
-def _label_columns(inputs: Inputs) -> list[np.ndarray]:
-    columns = np.empty((inputs.query_words.shape[1], inputs.num_database), np.uint32)
-    for start in range(0, inputs.num_database, CHUNK_ROWS):
-        rows = slice(start, start + CHUNK_ROWS)
-        columns[:, rows] = relevance_words(inputs, rows).T
-    return list(columns)
-
-
-def grades_of(words, columns, same_class: bool, num_grades: int) -> np.ndarray:
-    """Grades [N] of all rows for one query: bool, or the number of shared labels."""
-    if same_class:
-        return columns[0] == words[0]
-    wanted = [(w, column) for w, column in zip(words, columns, strict=True) if w]
-    binary = num_grades == 2
-    total = np.zeros(len(columns[0]), bool if binary else _grade_type(num_grades))
-    for start in range(0, len(total), BLOCK_ROWS):
-        block = slice(start, start + BLOCK_ROWS)
-        shared = [column[block] & word for word, column in wanted]
-        if binary and shared:
-            total[block] = functools.reduce(np.bitwise_or, shared) != 0
-        elif not binary:
-            for part in shared:
-                total[block] += np.bitwise_count(part)
-    return total
-
-
 def _grade_type(num_grades: int):
     return np.uint8 if num_grades <= 256 else np.uint16
 
@@ -133,23 +107,25 @@ def map_ranked(
     mask = last_word_mask(inputs.num_bits)
     columns = code_columns(inputs.database, mask)
     queries = np.stack(code_columns(inputs.query, mask), axis=1)
-    labels = _label_columns(inputs)
+    bits = None if inputs.same_class else LabelBits(inputs)
     kind = distance_type(inputs.num_bits)
     blocks = [
-        slice(start, start + SORTED_ROWS)
+        slice(start, min(start + SORTED_ROWS, inputs.num_database))
         for start in range(0, inputs.num_database, SORTED_ROWS)
     ]
+
+    def grades_of(i, rows):
+        if inputs.same_class:
+            return inputs.database_labels[rows] == inputs.query_words[i, 0]
+        if num_grades == 2:
+            return bits.shared(i, rows)
+        return bits.num_shared(i, rows, _grade_type(num_grades))
 
     def one(i):
         totals = np.zeros(num_grades, np.int64)
 
         def part(rows):
-            grades = grades_of(
-                inputs.query_words[i],
-                [column[rows] for column in labels],
-                inputs.same_class,
-                num_grades,
-            )
+            grades = grades_of(i, rows)
             totals[:] += _totals(grades, num_grades)
             near = distances_to(queries[i], [column[rows] for column in columns], kind)
             return near, grades
@@ -157,7 +133,7 @@ def map_ranked(
         if limit is None or limit >= inputs.num_database:
             ranked = grades_in_order(map(part, blocks), inputs.num_bits)
             return function(ranked, totals)
-        distance, grades = part(slice(None))
+        distance, grades = part(slice(0, inputs.num_database))
         return function(grades[nearest_rows(distance, limit, inputs.num_bits)], totals)
 
     with ThreadPoolExecutor(num_threads()) as pool:
