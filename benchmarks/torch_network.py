@@ -68,42 +68,56 @@ class ResNet18(nn.Module):
         return self.stages[3](maps)
 
 
-def weights_of(scores, rank, bounded):
-    return 1 + torch.tanh(scores / rank**0.5) if bounded else scores
+def position_scores(image, key, query):
+    towards = query @ key.weight  # [B, C]
+    scores = torch.einsum("bchw,bc->bhw", image, towards)
+    return scores + (query @ key.bias)[:, None, None]
 
 
 class KernelNetwork(nn.Module):
-    def __init__(self, image, text, *, rank, bounded):
+    def __init__(self, image, text, *, rank):
         super().__init__()
-        self.rank, self.bounded, self.image_features = rank, bounded, image
         self.image_key = nn.Linear(image, image)
         self.image_query = nn.Linear(text, image)
         self.text_key = nn.Linear(image, rank)
         self.text_query = nn.Linear(text, rank)
 
     def forward(self, image, text):
-        query = self.image_query(text)
-        towards = query @ self.image_key.weight  # [B, C]
-        scores = torch.einsum("bchw,bc->bhw", image, towards)
-        scores = scores + (query @ self.image_key.bias)[:, None, None]
-        weights = weights_of(scores, self.image_features, self.bounded)
+        weights = position_scores(image, self.image_key, self.image_query(text))
         mean = image.mean((2, 3))
-        scores = (self.text_key(mean) * self.text_query(text)).sum(-1)
-        weight = weights_of(scores, self.rank, self.bounded)
+        weight = (self.text_key(mean) * self.text_query(text)).sum(-1)
         return weights[:, None] * image, weight[:, None] * text
 
 
-class ChannelAttention(nn.Module):
-    def __init__(self, image, text, *, squeeze, mean_one):
+class PositionKernel(nn.Module):
+    def __init__(self, image, text, rank=128):
         super().__init__()
-        self.mean_one = mean_one
+        self.rank = rank
+        self.image_key = nn.Linear(image, rank)
+        self.text_query = nn.Linear(text, rank)
+
+    def forward(self, image, text):
+        scores = position_scores(image, self.image_key, self.text_query(text))
+        shares = (scores.flatten(1) / self.rank**0.5).softmax(-1)
+        weights = shares.view_as(scores) * shares.shape[1]
+        return weights[:, None] * image, text
+
+
+def softmax(logits):
+    return logits.softmax(-1)
+
+
+def double_sigmoid(logits):
+    return 2 * logits.sigmoid()
+
+
+class ChannelAttention(nn.Module):
+    def __init__(self, image, text, *, squeeze, gate):
+        super().__init__()
+        self.gate = gate
         self.squeeze = nn.Linear(image + text, squeeze) if squeeze else None
         self.image_logits = nn.Linear(squeeze or image + text, image)
         self.text_logits = nn.Linear(squeeze or image + text, text)
-
-    def gate(self, logits):
-        gates = logits.softmax(-1)
-        return gates * logits.shape[-1] if self.mean_one else gates
 
     def forward(self, image, text):
         pooled = torch.cat([image.mean((2, 3)), text], -1)
@@ -118,15 +132,15 @@ class ChannelAttention(nn.Module):
 class Block(nn.Module):
     def __init__(self, image, text, form):
         super().__init__()
-        recommended = form == "recommended"
-        self.kernel_network = KernelNetwork(
-            image,
-            text,
-            rank=text if form == "literal" else min(image + 1, text),
-            bounded=recommended,
-        )
+        if form == "recommended":
+            self.kernel_network = PositionKernel(image, text)
+            gate, squeeze = double_sigmoid, 128
+        else:
+            rank = text if form == "literal" else min(image + 1, text)
+            self.kernel_network = KernelNetwork(image, text, rank=rank)
+            gate, squeeze = softmax, 0
         self.channel_attention = ChannelAttention(
-            image, text, squeeze=128 if recommended else 0, mean_one=recommended
+            image, text, squeeze=squeeze, gate=gate
         )
 
     def forward(self, image, text):

@@ -8,8 +8,8 @@ ResNet-18 at 224 and at 128 pixels, a bag of 1,386 words to 8,192 and 512 featur
 modal-aware blocks, 64 bits, all triplets, Adam with coupled L2, the batch already on
 the device. Each side is a process of its own, without a compilation cache; they take
 turns. Forms of the blocks: `literal` (the paper's), `low_rank` (the same functions,
-fewer weights), `recommended` (also squeezed attention). Modes of PyTorch: `eager`,
-`channels_last`, `compile`; without PyTorch the rows have no ratios.
+fewer weights), `recommended` (weights of positions, squeezed attention). Modes of
+PyTorch: `eager`, `channels_last`, `compile`; without PyTorch the rows have no ratios.
 
 A row: images per second, compile time, peak memory, achieved FLOP/s of the step as
 XLA counts it and their share of the device's peak, the ratios ours / PyTorch (below 1:
@@ -79,29 +79,27 @@ def network(spec):
     from modal_aware_jax.blocks.channel_attention import (
         ChannelAttention,
         SqueezedChannelAttention,
-        mean_one_softmax,
+        double_sigmoid,
     )
-    from modal_aware_jax.blocks.kernel_network import (
-        KernelNetwork,
-        bounded_residual,
-        dot_product,
-    )
+    from modal_aware_jax.blocks.kernel_network import KernelNetwork
     from modal_aware_jax.blocks.modal_aware import PassThrough
+    from modal_aware_jax.blocks.position_kernel import PositionKernel
 
     dtype = jnp.bfloat16 if spec["dtype"] == "bfloat16" else None
     form = spec["form"]
-    similarity = bounded_residual if form == "recommended" else dot_product
 
     def kernel(image, text, *, rngs):
         rank = None if form == "literal" else min(image + 1, text)
-        return KernelNetwork(
-            image, text, rank=rank, similarity=similarity, dtype=dtype, rngs=rngs
-        )
+        return KernelNetwork(image, text, rank=rank, dtype=dtype, rngs=rngs)
 
     attention = functools.partial(ChannelAttention, dtype=dtype)
     if form == "recommended":
+        kernel = functools.partial(PositionKernel, dtype=dtype)
         attention = functools.partial(
-            SqueezedChannelAttention, gate=mean_one_softmax, dtype=dtype
+            SqueezedChannelAttention,
+            gate=double_sigmoid,
+            logit_init=nnx.initializers.zeros,
+            dtype=dtype,
         )
     block = functools.partial(
         ModalAwareBlock, kernel_network=kernel, channel_attention=attention
