@@ -30,14 +30,14 @@ from flax import nnx
 from IPython.display import Image, display
 
 from modal_aware_jax import (
-    KernelNetwork,
     ModalAwareBlock,
     MultimodalHashing,
+    PositionKernel,
     ResNet18,
     SqueezedChannelAttention,
 )
-from modal_aware_jax.blocks.channel_attention import mean_one_softmax
-from modal_aware_jax.blocks.kernel_network import bounded_residual
+from modal_aware_jax.backbones.text_vector import StandardText
+from modal_aware_jax.blocks.channel_attention import double_sigmoid
 from modal_aware_jax.data import pipeline, protocol, shapes
 from modal_aware_jax.hashing.encode import encode
 from modal_aware_jax.losses.triplet import triplet_ranking
@@ -55,7 +55,7 @@ from modal_aware_jax.training import (
 # The tests of the package run every notebook on next to nothing.
 TINY = "MODAL_AWARE_TINY" in os.environ
 NUM_PAIRS, NUM_QUERIES, NUM_TRAIN = (160, 20, 60) if TINY else (4000, 500, 3000)
-SIZE, WIDTH, BATCH, EPOCHS = (32, 4, 20, 1) if TINY else (64, 16, 100, 8)
+SIZE, WIDTH, BATCH, EPOCHS = (32, 4, 20, 1) if TINY else (64, 16, 100, 6)
 BITS = 32
 
 # %% [markdown]
@@ -92,28 +92,17 @@ print(f"{len(split.train)} of them to train on; {len(pairs.vocabulary)} words")
 # ## The network
 #
 # ResNet-18 in two halves, a bag of words through two layers, and a modal-aware block
-# beside each half. The block is the recommended form: similarities and gates that stay
-# around one, so that nothing vanishes on the way.
-
+# beside each half. The block is the recommended form: weights of positions and gates of
+# channels that are one at the start, so that training begins with a network that only
+# joins image and text at the end. There the text is standardised: it comes out of its
+# layers much smaller than the image.
 
 # %%
-def low_rank_kernel(image_features, text_features, *, rngs):
-    """The kernel network with the narrowest inner width that loses nothing."""
-    rank = min(image_features + 1, text_features)
-    return KernelNetwork(
-        image_features,
-        text_features,
-        rank=rank,
-        similarity=bounded_residual,
-        rngs=rngs,
-    )
-
-
 block = functools.partial(
     ModalAwareBlock,
-    kernel_network=low_rank_kernel,
+    kernel_network=PositionKernel,
     channel_attention=functools.partial(
-        SqueezedChannelAttention, gate=mean_one_softmax
+        SqueezedChannelAttention, gate=double_sigmoid, logit_init=nnx.initializers.zeros
     ),
 )
 
@@ -127,6 +116,7 @@ def build():
         BITS,
         text_widths=(256, 64),
         block=block,
+        text_vector=StandardText,
         rngs=rngs,
     )
 

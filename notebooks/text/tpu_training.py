@@ -28,40 +28,22 @@ if importlib.util.find_spec("modal_aware_jax") is None:
     )
 
 # %%
-import functools
 import os
 import time
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from IPython.display import Image, display
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
 
-from modal_aware_jax import (
-    KernelNetwork,
-    ModalAwareBlock,
-    MultimodalHashing,
-    ResNet18,
-    SqueezedChannelAttention,
-)
-from modal_aware_jax.backbones.pretrained import load_resnet18
-from modal_aware_jax.blocks.channel_attention import mean_one_softmax
-from modal_aware_jax.blocks.kernel_network import bounded_residual
-from modal_aware_jax.data import flickr25k, pipeline, protocol, shapes
+from modal_aware_jax.build import experiment, photograph_arguments, photograph_settings
+from modal_aware_jax.data import pipeline
 from modal_aware_jax.hashing.encode import encode
-from modal_aware_jax.losses.triplet import triplet_ranking_chunked
 from modal_aware_jax.report.curves import draw_precision_recall
 from modal_aware_jax.retrieval import evaluate
-from modal_aware_jax.training import (
-    adam_l2,
-    by_prefix,
-    cosine,
-    init_state,
-    make_update,
-    split_model,
-)
+from modal_aware_jax.training import init_state, make_update, split_model
 from modal_aware_jax.training.loop import fit
 
 # The tests of the package run every notebook on next to nothing.
@@ -76,81 +58,66 @@ print(f"{len(devices)} x {devices[0].device_kind.split()[0]}, jax {jax.__version
 # Get `mirflickr25k.zip` and `mirflickr25k_annotations_v080.zip` from the collection's
 # own page, https://press.liacs.nl/mirflickr/, and name the folder they lie in (on
 # Colab a folder of the mounted Drive, for example). The first call prepares them once.
+#
+# The config starts as that of `configs/flickr.py:backbone=resnet18`; what differs is
+# set here and in the next cell.
 
 # %%
 DATA = os.environ.get("MIRFLICKR", "")  # the folder with the archives
-if DATA:
-    pairs = flickr25k.load(DATA, on_problem="skip")
-    sizes = {"num_queries": 2000, "num_train": 10_000, "num_validation": 1000}
-else:
-    num_pairs = 200 if TINY else 1600
-    pairs = shapes.load(num_pairs=num_pairs, image_size=32 if TINY else 64)
-    sizes = {"num_queries": 40, "num_train": 100, "num_validation": 20}
-    if not TINY:
-        sizes = {"num_queries": 200, "num_train": 1200, "num_validation": 100}
-split = protocol.split(len(pairs), seed=0, **sizes)
-print(f"{pairs.name}: {len(pairs):,} pairs, {len(pairs.vocabulary):,} words,", end=" ")
-print(f"{pairs.num_labels} labels; {len(split.train):,} pairs to train on")
+config = ConfigDict(
+    photograph_settings(
+        photograph_arguments("backbone=resnet18"),
+        source="flickr25k",
+        options={"num_labels": 24, "on_problem": "skip"},
+        queries={"num_queries": 2000},
+    )
+)
+config.data.dir = DATA
+if not DATA:
+    config.data.source = "shapes"
+    config.data.options = ConfigDict(
+        {"num_pairs": 200 if TINY else 1600, "image_size": 32 if TINY else 64}
+    )
+    sizes = (40, 100, 20) if TINY else (200, 1200, 100)
+    config.data.num_queries, config.data.num_train, config.data.num_validation = sizes
 
 # %% [markdown]
 # ## What the device can take
 #
 # On an accelerator: 224 pixels, a batch of 512 (divided over the devices) and bfloat16
-# for the products; weights, statistics, distances and the loss stay float32. On a CPU
-# everything is small.
+# for the products; weights, statistics, heads, distances and the loss stay float32. The
+# backbone starts from ImageNet's weights and moves slowly. On a CPU everything is
+# small, and the backbone starts from nothing.
 
 # %%
 if ACCELERATOR and DATA:
-    SIZE, WIDTH, BATCH, EPOCHS, DTYPE = 224, 64, 512, 30, jnp.bfloat16
-elif TINY:
-    SIZE, WIDTH, BATCH, EPOCHS, DTYPE = 32, 4, 20, 2, None
+    SIZE, BATCH, EPOCHS = 224, 512, 30
+    config.model.dtype = "bfloat16"
+    config.backbone.weights = "hf-hub:timm/resnet18.tv_in1k"  # from huggingface.co
 else:
-    SIZE, WIDTH, BATCH, EPOCHS, DTYPE = 64, 16, 50, 4, None
-BITS = 64
+    SIZE, BATCH, EPOCHS = (32, 20, 2) if TINY else (64, 50, 4)
+    config.backbone.options = ConfigDict({"width": 4 if TINY else 16})
+    config.backbone.update(weights="", frozen_blocks=0)
+    config.optimizer.backbone_learning_rate = config.optimizer.learning_rate
+    config.model.update(text_widths=(256, 64), image_features=128, hidden_features=128)
 BATCH -= BATCH % len(devices)
+config.data.image_size = SIZE
+config.training.update(batch_size=BATCH, num_epochs=EPOCHS)
 WORKERS = max(0, (os.cpu_count() or 1) - 2) if ACCELERATOR else 0
 
-
-def low_rank_kernel(image_features, text_features, *, rngs):
-    return KernelNetwork(
-        image_features,
-        text_features,
-        rank=min(image_features + 1, text_features),
-        similarity=bounded_residual,
-        dtype=DTYPE,
-        rngs=rngs,
-    )
-
-
-block = functools.partial(
-    ModalAwareBlock,
-    kernel_network=low_rank_kernel,
-    channel_attention=functools.partial(
-        SqueezedChannelAttention, gate=mean_one_softmax, dtype=DTYPE
-    ),
-)
-
-
-@nnx.jit
-def build():
-    rngs = nnx.Rngs(0)
-    return MultimodalHashing(
-        ResNet18(width=WIDTH, dtype=DTYPE, rngs=rngs),
-        pairs.num_text_features,
-        BITS,
-        text_widths=(1024, 512) if WIDTH == 64 else (256, 64),
-        block=block,
-        dtype=DTYPE,
-        rngs=rngs,
-    )
-
-
-model = build()
-if WIDTH == 64:  # ImageNet's weights, from huggingface.co
-    load_resnet18(model.backbone, "hf-hub:timm/resnet18.tv_in1k")
-graphdef, params, stats = split_model(model)
+run = experiment(config)
+pairs, split = run.collection, run.split
+print(f"{pairs.name}: {len(pairs):,} pairs, {len(pairs.vocabulary):,} words,", end=" ")
+print(f"{pairs.num_labels} labels; {len(split.train):,} pairs to train on")
+for part in ("block1", "image_vector", "text_vector", "hidden"):
+    print(f"{part:12} {type(getattr(run.model, part)).__name__}")
 
 # %% [markdown]
+# Beside backbone, text layers and heads: the blocks in their recommended form, and what
+# all methods of the README's table share, a layer of the image's own, a standardised
+# text and a hidden layer. The loss is theirs too: triplet ranking and a label head,
+# with dropped words.
+#
 # ## One program for all devices
 #
 # The batch is split over the devices, the state is on each of them. The compiler does
@@ -161,31 +128,10 @@ mesh = Mesh(np.array(devices), ("data",))
 on_each = NamedSharding(mesh, PartitionSpec())
 by_rows = NamedSharding(mesh, PartitionSpec("data"))
 
-MEAN, DEVIATION = (np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225]))
-
-
-def normalize(images):
-    images = jnp.asarray(images, jnp.float32) / 255
-    return (images - MEAN.reshape(1, 1, 1, 3)) / DEVIATION.reshape(1, 1, 1, 3)
-
-
-def loss_fn(model, batch, key):
-    relaxed = model(normalize(batch["image"]), batch["text"], train=True)
-    relaxed = jnp.asarray(relaxed, jnp.float32)
-    return triplet_ranking_chunked(jnp.tanh(relaxed), batch["labels"])
-
-
+graphdef, params, stats = split_model(run.model, run.is_trained)
 steps_per_epoch = len(split.train) // BATCH
-num_steps = EPOCHS * steps_per_epoch
-
-
-def adam(rate):
-    return adam_l2(cosine(rate, num_steps=num_steps, warmup_steps=num_steps // 20))
-
-
-fresh = 1.0 if WIDTH == 64 else 10.0  # a backbone from ImageNet moves slowly
-tx = by_prefix({"backbone": adam(1e-4 * fresh), "": adam(1e-3)})
-update = make_update(graphdef, loss_fn, tx)
+tx = run.make_optimizer(steps_per_epoch)
+update = make_update(graphdef, run.loss, tx)
 state = jax.device_put(init_state(params, stats, tx), on_each)
 
 # %% [markdown]
@@ -199,9 +145,7 @@ state = jax.device_put(init_state(params, stats, tx), on_each)
 # %%
 @jax.jit
 def relaxed(variables, batch):
-    model = nnx.merge(graphdef, *variables)
-    bits = model(normalize(batch["image"]), batch["text"], train=False)
-    return jnp.asarray(bits, jnp.float32)
+    return run.relaxed(nnx.merge(graphdef, *variables), batch)
 
 
 def codes_of(state, positions):
@@ -221,7 +165,7 @@ def score(state, query, database):
         codes_of(state, database),
         pairs.labels[query],
         pairs.labels[database],
-        num_bits=BITS,
+        num_bits=run.num_bits,
     )
 
 
@@ -252,14 +196,14 @@ for row in fitted.history:
     print(f"validation MAP {row['validation_map']:.3f}")
 seconds = time.time() - start
 print(f"{seconds:.0f} s with compilation and validation,", end=" ")
-print(f"{num_steps * BATCH / seconds:.0f} images/s over all")
+print(f"{EPOCHS * steps_per_epoch * BATCH / seconds:.0f} images/s over all")
 
 # %% [markdown]
 # ## The test queries, once
 
 # %%
 results = score(fitted.state, split.query, split.database)
-print(f"MAP {results['map_expected']:.4f} at {BITS} bits,", end=" ")
+print(f"MAP {results['map_expected']:.4f} at {run.num_bits} bits,", end=" ")
 print(f"{results['num_queries']:,} queries in {results['num_database']:,} pairs")
 draw_precision_recall({"modal-aware": results}, "precision_recall.png")
 display(Image("precision_recall.png", width=480))

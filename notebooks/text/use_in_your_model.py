@@ -27,10 +27,14 @@ import optax
 from flax import linen as nn
 from flax import nnx
 
-from modal_aware_jax import KernelNetwork, ModalAwareBlock, SqueezedChannelAttention
+from modal_aware_jax import (
+    KernelNetwork,
+    ModalAwareBlock,
+    PositionKernel,
+    SqueezedChannelAttention,
+)
 from modal_aware_jax import linen as modal_aware_linen
-from modal_aware_jax.blocks.channel_attention import mean_one_softmax
-from modal_aware_jax.blocks.kernel_network import bounded_residual
+from modal_aware_jax.blocks.channel_attention import double_sigmoid
 
 # The tests of the package run every notebook on next to nothing.
 TINY = "MODAL_AWARE_TINY" in os.environ
@@ -45,17 +49,18 @@ maps, text = block(jnp.ones((2, 7, 7, 64)), jnp.ones((2, 32)))
 print(maps.shape, text.shape)
 
 # %% [markdown]
-# Without further arguments this is the paper's literal form. It weighs by plain inner
-# products and by softmax gates that sum to one, so every block shrinks its features by
-# about the number of channels. The recommended form stays around one:
+# Without further arguments this is the paper's literal form. Plain inner products scale
+# its features by numbers of any size, and softmax gates, which sum to one, divide them
+# by about the number of channels. The recommended form weighs positions by a softmax of
+# mean one and channels by gates of 2σ. Both are exactly one at the start: the block
+# changes nothing until training makes it.
 
 # %%
+attention = functools.partial(
+    SqueezedChannelAttention, gate=double_sigmoid, logit_init=nnx.initializers.zeros
+)
 recommended = functools.partial(
-    ModalAwareBlock,
-    kernel_network=functools.partial(KernelNetwork, similarity=bounded_residual),
-    channel_attention=functools.partial(
-        SqueezedChannelAttention, gate=mean_one_softmax
-    ),
+    ModalAwareBlock, kernel_network=PositionKernel, channel_attention=attention
 )
 
 
@@ -67,8 +72,8 @@ maps = jax.random.normal(jax.random.key(0), (8, 7, 7, 64))
 text = jax.random.normal(jax.random.key(1), (8, 32))
 for name, form in (("literal", ModalAwareBlock), ("recommended", recommended)):
     new_maps, new_text = form(64, 32, rngs=nnx.Rngs(0))(maps, text)
-    print(f"{name:12} maps {rms(maps):.2f} -> {rms(new_maps):.4f}", end="   ")
-    print(f"text {rms(text):.2f} -> {rms(new_text):.4f}")
+    print(f"{name:12} maps {rms(maps):.3f} -> {rms(new_maps):.3f}", end="   ")
+    print(f"text {rms(text):.3f} -> {rms(new_text):.3f}")
 
 # %% [markdown]
 # ## A task that needs both
@@ -169,12 +174,8 @@ class LinenModel(nn.Module):
         maps, text = modal_aware_linen.ModalAwareBlock(
             image_features=32,
             text_features=32,
-            kernel_network=functools.partial(
-                KernelNetwork, similarity=bounded_residual
-            ),
-            channel_attention=functools.partial(
-                SqueezedChannelAttention, gate=mean_one_softmax
-            ),
+            kernel_network=PositionKernel,
+            channel_attention=attention,
         )(maps, text)
         joint = jnp.concatenate([maps.mean(axis=(1, 2)), text], axis=-1)
         return nn.Dense(1)(joint)[:, 0]
@@ -208,10 +209,11 @@ print(f"Linen, modal-aware {float(right):.1%} right")
 # %% [markdown]
 # ## Its halves, and its cost
 #
-# `KernelNetwork` (which positions, how much text) and `ChannelAttention` (which
-# channels) can be used alone. With T text features the literal kernel network has a
-# T x T weight; as an inner product with C channels has rank C at most, `rank=C + 1`
-# covers the same functions.
+# A block's halves can be used alone: `PositionKernel` (which positions) or the literal
+# `KernelNetwork` (which positions, how much text), and `SqueezedChannelAttention` or
+# the literal `ChannelAttention` (which channels). With T text features the literal
+# kernel network has a T x T weight; as an inner product with C channels has rank C at
+# most, `rank=C + 1` covers the same functions. The recommended form is smaller still.
 
 # %%
 forms = {
@@ -219,16 +221,9 @@ forms = {
     "low-rank kernel": functools.partial(
         ModalAwareBlock, kernel_network=functools.partial(KernelNetwork, rank=65)
     ),
-    "kernel network only": KernelNetwork,
-    "recommended, low rank": functools.partial(
-        ModalAwareBlock,
-        kernel_network=functools.partial(
-            KernelNetwork, rank=65, similarity=bounded_residual
-        ),
-        channel_attention=functools.partial(
-            SqueezedChannelAttention, gate=mean_one_softmax
-        ),
-    ),
+    "recommended": recommended,
+    "its positions only": PositionKernel,
+    "its channels only": attention,
 }
 for name, form in forms.items():
     shapes = nnx.eval_shape(lambda form=form: form(64, 1024, rngs=nnx.Rngs(0)))
