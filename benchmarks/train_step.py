@@ -46,7 +46,11 @@ from alternate import (
 )
 
 HERE = pathlib.Path(__file__).parent
-FORMS = ("recommended", "low_rank", "literal")
+FORMS = {  # their names among the package's blocks
+    "recommended": "modal_aware",
+    "low_rank": "modal_aware_low_rank",
+    "literal": "modal_aware_paper",
+}
 WHOLE_BATCH = 256  # all triplets at once up to this batch, chunks above
 
 # Data sheets: dense products, TFLOP/s of one JAX device, bfloat16 and float32 (which
@@ -70,53 +74,24 @@ PEAKS = {
 
 def network(spec):
     """`MultimodalHashing` with ResNet-18, as the spec says; form `none`: no blocks."""
-    import functools
-
-    import jax.numpy as jnp
     from flax import nnx
 
-    from modal_aware_jax import ModalAwareBlock, MultimodalHashing, ResNet18
-    from modal_aware_jax.blocks.channel_attention import (
-        ChannelAttention,
-        SqueezedChannelAttention,
-        double_sigmoid,
-    )
-    from modal_aware_jax.blocks.kernel_network import KernelNetwork
-    from modal_aware_jax.blocks.modal_aware import PassThrough
-    from modal_aware_jax.blocks.position_kernel import PositionKernel
-
-    dtype = jnp.bfloat16 if spec["dtype"] == "bfloat16" else None
-    form = spec["form"]
-
-    def kernel(image, text, *, rngs):
-        rank = None if form == "literal" else min(image + 1, text)
-        return KernelNetwork(image, text, rank=rank, dtype=dtype, rngs=rngs)
-
-    attention = functools.partial(ChannelAttention, dtype=dtype)
-    if form == "recommended":
-        kernel = functools.partial(PositionKernel, dtype=dtype)
-        attention = functools.partial(
-            SqueezedChannelAttention,
-            gate=double_sigmoid,
-            logit_init=nnx.initializers.zeros,
-            dtype=dtype,
-        )
-    block = functools.partial(
-        ModalAwareBlock, kernel_network=kernel, channel_attention=attention
-    )
+    from modal_aware_jax import MultimodalHashing, ResNet18
+    from modal_aware_jax.build import BLOCKS
+    from modal_aware_jax.experiment.precision import compute_in
 
     @nnx.jit
     def build():
         rngs = nnx.Rngs(0)
-        return MultimodalHashing(
-            ResNet18(width=spec["width"], dtype=dtype, rngs=rngs),
+        model = MultimodalHashing(
+            ResNet18(width=spec["width"], rngs=rngs),
             spec["words"],
             spec["bits"],
             text_widths=(spec["wide"], spec["narrow"]),
-            block=PassThrough if form == "none" else block,
-            dtype=dtype,
+            block=BLOCKS[FORMS.get(spec["form"], "concat")],
             rngs=rngs,
         )
+        return compute_in(model, spec["dtype"])
 
     return build()
 

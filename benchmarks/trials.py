@@ -30,8 +30,8 @@ TRIALS = {
     "no label head": {"loss.label_weight": 0.0},
 }
 METHODS = (
-    "modal_aware,modal_aware_low_rank,concat,gmu,mcb,text,image,dpsh,dsh,hashnet,csq,"
-    "contrastive,divide_and_encode"
+    "modal_aware,concat,gmu,mcb,text,image,dpsh,dsh,hashnet,csq,contrastive,"
+    "divide_and_encode"
 )
 BITS, SEED = 64, 0
 

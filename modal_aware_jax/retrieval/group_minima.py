@@ -66,8 +66,8 @@ def choose_layout(
       k: how many are wanted.
       num_queries: Q. Fewer than four leave parts of a shared word away.
     """
-    # Of one 64-bit word a code, columns need not be told apart: for one query, this
-    # makes the search five times faster.
+    # Columns of codes of one word need not be told apart first, which for few queries
+    # costs more than their distances.
     word_bits = 32 if code_words % 2 else 64
     words = 32 * code_words // word_bits
     queries = 4 if code_words * 32 <= 255 else 2 if code_words <= 8 else 1
