@@ -9,10 +9,13 @@ import pytest
 from flax import nnx
 from jax import lax
 
+from modal_aware_jax.backbones import resnet
 from modal_aware_jax.backbones.batch_norm import BatchNorm, batch_norm
 from modal_aware_jax.backbones.depthwise import depthwise_conv
 from modal_aware_jax.backbones.max_pool import max_pool
+from modal_aware_jax.backbones.resnet import ResNet18
 from modal_aware_jax.backbones.small_maps import small_map_conv
+from modal_aware_jax.training.update import split_model
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 
@@ -186,6 +189,34 @@ def test_max_pool_gradient_equals_reduce_windows_also_where_values_tie(size):
         assert_same(
             values_and_gradients(max_pool, x), values_and_gradients(native, x), 1e-6
         )
+
+
+def test_max_pool_hands_on_all_of_the_gradient_inside_a_network(monkeypatch):
+    """Compiled together, what comes before may be computed again, rounded otherwise.
+
+    The gradient of every weight is the native pool's, batch norm and ReLU before it.
+    """
+
+    def gradients():
+        @jax.jit
+        @jax.grad
+        def gradient(params, stats):
+            model = nnx.merge(graphdef, params, stats)
+            return (model(x, train=True)["conv5_2"] * g).sum()
+
+        return gradient(params, stats)
+
+    x = normal(50, 32, 32, 3)
+    model = ResNet18(width=4, rngs=nnx.Rngs(0))
+    g = normal(*model(x, train=True)["conv5_2"].shape)
+    graphdef, params, stats = split_model(model)
+    ours = jax.tree.leaves(gradients())
+    monkeypatch.setattr(
+        resnet,
+        "max_pool",
+        lambda x: nnx.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1))),
+    )
+    assert_same(ours, jax.tree.leaves(gradients()), 1e-3)
 
 
 def plain_batch_norm(x, scale, bias):

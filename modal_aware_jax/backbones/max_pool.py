@@ -1,22 +1,17 @@
 """3x3 max pooling with stride 2, and a gradient that is not slow on CPU.
 
 XLA's CPU backend scatters the gradient of `reduce_window` window by window, one value
-at a time. Here every output position names the winner of its window, and the input's
-four phases (even or odd row and column) collect from one, two or four of them
-(`benchmarks/cpu_rules.py`). Other platforms keep the native gradient.
+at a time. Here the maximum is taken along the rows first and then along the columns,
+each naming the winner of its three; the gradient goes the same way back, and every
+step is a sum of shifted maps (`benchmarks/cpu_rules.py`). Other platforms keep the
+native gradient.
 """
-
-import itertools
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from modal_aware_jax.backbones.taps import tap
-
-WINDOW, STRIDES, PADDING = (3, 3), (2, 2), ((1, 1), (1, 1))
-# (element of the window, windows away) that an even and an odd input position meet.
-MEETS = [(1, 0)], [(2, 0), (0, 1)]
+ROWS, COLUMNS = 1, 2  # axes of [B, H, W, C]
 
 
 def max_pool(x: jax.Array) -> jax.Array:
@@ -43,9 +38,9 @@ def _native(x):
         x,
         x.dtype.type(-jnp.inf),
         lax.max,
-        (1, *WINDOW, 1),
-        (1, *STRIDES, 1),
-        ((0, 0), *PADDING, (0, 0)),
+        (1, 3, 3, 1),
+        (1, 2, 2, 1),
+        ((0, 0), (1, 1), (1, 1), (0, 0)),
     )
 
 
@@ -53,52 +48,64 @@ _max_pool = jax.custom_vjp(_native)
 
 
 def _forward(x):
-    y = _native(x)
-    return y, (x, y)
+    return _native(x), x
 
 
-def _backward(residuals, g):
-    return (
-        lax.platform_dependent(
-            *residuals, g, cpu=_hand_to_winners, default=_native_gradient
-        ),
-    )
+def _backward(x, g):
+    return (lax.platform_dependent(x, g, cpu=_hand_to_winners, default=_hand_natively),)
 
 
-def _native_gradient(x, y, g):
+def _hand_natively(x, g):
     return jax.vjp(_native, x)[1](g)[0]
 
 
-def _hand_to_winners(x, y, g):
-    offsets = list(itertools.product(*map(range, WINDOW)))
-    winner = jnp.full(y.shape, len(offsets), jnp.int8)
-    for k, offset in reversed(list(enumerate(offsets))):  # the first is written last
-        seen = tap(x, offset, WINDOW, STRIDES, PADDING, fill=-jnp.inf)
-        winner = jnp.where(seen == y, jnp.int8(k), winner)
-    winner = lax.optimization_barrier(winner)  # computed once, not in every sum
+def _hand_to_winners(x, g):
+    # The winners are found anew, not by equality with the forward maximum: XLA may have
+    # computed x twice, rounded otherwise, and where nothing is equal no one gets g.
+    row_max, column = lax.optimization_barrier(_largest_of_three(x, COLUMNS))
+    _, row = _largest_of_three(row_max, ROWS)
+    g = _hand_back(lax.optimization_barrier(row), g, ROWS, x.shape[ROWS])
+    return _hand_back(column, g, COLUMNS, x.shape[COLUMNS])
 
-    def received(k, down, right):
-        """What window element k hands over, from windows `down` and `right` of here."""
+
+def _largest_of_three(x, axis):
+    """Maximum and winner (0, 1 or 2, the first of equals) of windows along an axis."""
+    size, low = x.shape[axis], x.dtype.type(-jnp.inf)
+    last = (size + 1) // 2 * 2 - 2  # where the last window has its middle
+
+    def met(k):
+        """What element k of each window is: x shifted by 1 - k, every other one."""
+        borders = [(0, 0, 0)] * x.ndim
+        borders[axis] = (1 - k, last + k - size, 0)
+        return lax.slice_in_dim(lax.pad(x, low, borders), 0, None, 2, axis)
+
+    best = met(0)
+    winner = jnp.zeros(best.shape, jnp.int8)
+    for k in (1, 2):
+        other = met(k)
+        winner = jnp.where(other > best, jnp.int8(k), winner)
+        best = jnp.maximum(other, best)
+    return best, winner
+
+
+def _hand_back(winner, g, axis, size):
+    """The gradient of windows' maxima along an axis, at the axis's `size` positions.
+
+    Position 2r is the middle of window r; position 2r + 1 is its last, and the first of
+    window r + 1.
+    """
+
+    def received(k, away):
+        """What element k hands over, from the window `away` windows further on."""
         won = jnp.where(winner == k, g, 0)
-        borders = ((0, 0, 0), (-down, down, 0), (-right, right, 0), (0, 0, 0))
+        borders = [(0, 0, 0)] * g.ndim
+        borders[axis] = (-away, away, 0)
         return lax.pad(won, won.dtype.type(0), borders)
 
-    # Row 2r of the input lies in the middle of window r; row 2r + 1 is the last of
-    # window r and the first of window r + 1. The same for columns: four phases.
-    phases = [
-        [
-            sum(
-                received(WINDOW[1] * i + j, down, right)
-                for i, down in rows
-                for j, right in columns
-            )
-            for columns in MEETS
-        ]
-        for rows in MEETS
-    ]
-    rows = jnp.stack([jnp.stack(row, axis=3) for row in phases], axis=2)
-    b, h, _, w, _, c = rows.shape  # [B, h, 2, w, 2, C]
-    return rows.reshape(b, 2 * h, 2 * w, c)[:, : x.shape[1], : x.shape[2]]
+    even, odd = received(1, 0), received(2, 0) + received(0, 1)
+    both = jnp.stack([even, odd], axis + 1)
+    joined = both.reshape(*g.shape[:axis], -1, *g.shape[axis + 1 :])
+    return lax.slice_in_dim(joined, 0, size, 1, axis)
 
 
 _max_pool.defvjp(_forward, _backward)
