@@ -260,8 +260,8 @@ def check_same_network(options, folder):
             # A step of Adam later: the same rates, decay and signs of the gradient.
             a, b = (child.ask(steps=2)["loss"] for child in (ours, theirs))
             worst = max(worst, abs(a / b - 1))
-    if not worst < 1e-2:
-        raise ValueError(f"The networks differ: loss or gradient by {worst:.1%}.")
+    if not worst < 1e-4:
+        raise ValueError(f"The networks differ: loss or gradient by {worst:.2%}.")
     return worst
 
 
