@@ -15,7 +15,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from modal_aware_jax.overrides import parse_flags
-from modal_aware_jax.training.errors import RunError
+from modal_aware_jax.training.errors import RunError, WorkdirError
 
 FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file("config", None, "The experiment: configs/NAME.py.")
@@ -25,8 +25,8 @@ flags.DEFINE_string("workdir", None, "Where everything goes; a folder in runs/."
 def start(run: Callable) -> None:
     """Parses the flags, calls `run(flags)`, and leaves with the error's exit code.
 
-    A ValueError (2) and a RunError (its own) are told in one line, without a traceback;
-    Ctrl-C leaves with 130.
+    A ValueError (2), a RunError (its own) and the operating system's refusals (5) are
+    told in one line, without a traceback; Ctrl-C leaves with 130.
     """
 
     def main(argv):
@@ -41,6 +41,13 @@ def start(run: Callable) -> None:
         except (ValueError, RunError) as error:
             print(f"Error: {error}", file=sys.stderr)
             sys.exit(getattr(error, "exit_code", 2))
+        except OSError as error:
+            print(
+                f"Error: {error}. What was finished before is kept: when the cause is "
+                "mended, give the same command again.",
+                file=sys.stderr,
+            )
+            sys.exit(WorkdirError.exit_code)
         except KeyboardInterrupt:
             print("Stopped.", file=sys.stderr)
             sys.exit(130)

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from modal_aware_jax import build
+from modal_aware_jax import build, cli
 from modal_aware_jax.experiment.losses import LOSSES, Setting, loss_options
 from modal_aware_jax.overrides import ArgumentError
 
@@ -72,6 +72,18 @@ def test_a_mistake_on_the_command_line_is_one_line():
     )
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1 and "did you mean 'method'?" in done.stderr
+
+
+def test_what_the_operating_system_refuses_is_one_line(monkeypatch, capsys):
+    def run(args):
+        open("/dev/null/report.md", "w")
+
+    monkeypatch.setattr(cli.app, "run", lambda main, flags_parser: main(["compare"]))
+    with pytest.raises(SystemExit) as left:
+        cli.start(run)
+    told = capsys.readouterr().err
+    assert left.value.code == 5 and told.count("\n") == 1
+    assert "Not a directory: '/dev/null/report.md'" in told and "the same" in told
 
 
 def test_options_stand_under_the_name_of_their_loss():

@@ -9,6 +9,8 @@ import pytest
 from PIL import Image
 
 from modal_aware_jax import build, compare, modes
+from modal_aware_jax.data import pipeline
+from modal_aware_jax.training.errors import DataError, WorkdirError
 
 CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
 
@@ -77,6 +79,26 @@ def test_evaluating_the_checkpoint_gives_the_same_numbers(run):
     np.testing.assert_array_equal(
         again["average_precision"], results["average_precision"]
     )
+
+
+def test_what_cannot_be_read_or_written_by_an_evaluation_is_one_message(
+    run, tmp_path, monkeypatch
+):
+    workdir, _ = run
+    experiment = build.experiment(tiny_config())
+    (tmp_path / "report").write_text("in the way")
+    (tmp_path / "checkpoints").symlink_to(workdir / "checkpoints")
+    with pytest.raises(WorkdirError, match="report cannot be written: File exists"):
+        modes.evaluate_run(experiment, tmp_path)
+    with pytest.raises(WorkdirError, match="cannot be written: Not a directory"):
+        modes.train(experiment, tmp_path / "report" / "run")
+
+    def fail(encoded):
+        raise OSError(5, "Input/output error", "a network disk")
+
+    monkeypatch.setattr(pipeline, "decode", fail)
+    with pytest.raises(DataError, match="Input/output error: 'a network disk'. The"):
+        modes.evaluate_run(experiment, workdir)
 
 
 def test_encoding_and_searching(run):

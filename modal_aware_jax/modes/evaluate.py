@@ -1,7 +1,9 @@
 """A checkpoint against a split: metrics, curves and a page of examples."""
 
+import contextlib
 import json
 import pathlib
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -12,7 +14,9 @@ from modal_aware_jax.retrieval.codes_file import read_codes
 from modal_aware_jax.retrieval.evaluate import evaluate
 from modal_aware_jax.retrieval.top_k import search
 from modal_aware_jax.training.checkpoint import load_model
+from modal_aware_jax.training.errors import DataError
 from modal_aware_jax.training.processes import is_first
+from modal_aware_jax.training.workdir import explain_write_errors
 
 NUM_EXAMPLES = 8
 NUM_RESULTS = 10
@@ -45,10 +49,12 @@ def report_run(experiment, encoder, variables, workdir, history=None) -> dict:
       all processes but the first, which writes.
     """
     pairs, parts = experiment.collection, experiment.split
-    query = encoder(variables, parts.query, label="encode the queries")
-    database = encoder(variables, parts.database, label="encode the database")
-    if not is_first():
-        return {}
+    with explain_read_errors(workdir):
+        query = encoder(variables, parts.query, label="encode the queries")
+        database = encoder(variables, parts.database, label="encode the database")
+        if not is_first():
+            return {}
+        pages = list(examples(pairs, parts, query, database))
     results = evaluate(
         query,
         database,
@@ -57,26 +63,40 @@ def report_run(experiment, encoder, variables, workdir, history=None) -> dict:
         num_bits=experiment.num_bits,
     )
     directory = workdir / "report"
-    write_report(
-        directory,
-        {experiment.name: results},
-        examples=list(examples(pairs, parts, query, database)),
-        title=f"{experiment.name} on {pairs.name}, {experiment.num_bits} bits",
-    )
-    np.savez_compressed(
-        workdir / "codes.npz",
-        query=query,
-        database=database,
-        query_ids=pairs.ids[parts.query],
-        database_ids=pairs.ids[parts.database],
-        query_labels=pairs.labels[parts.query],
-        database_labels=pairs.labels[parts.database],
-        num_bits=experiment.num_bits,
-    )
-    if history:
-        text = json.dumps({"history": history}, indent=1)
-        (directory / "history.json").write_text(text)
+    with explain_write_errors(directory):
+        write_report(
+            directory,
+            {experiment.name: results},
+            examples=pages,
+            title=f"{experiment.name} on {pairs.name}, {experiment.num_bits} bits",
+        )
+        np.savez_compressed(
+            workdir / "codes.npz",
+            query=query,
+            database=database,
+            query_ids=pairs.ids[parts.query],
+            database_ids=pairs.ids[parts.database],
+            query_labels=pairs.labels[parts.query],
+            database_labels=pairs.labels[parts.database],
+            num_bits=experiment.num_bits,
+        )
+        if history:
+            text = json.dumps({"history": history}, indent=1)
+            (directory / "history.json").write_text(text)
     return results
+
+
+@contextlib.contextmanager
+def explain_read_errors(workdir: pathlib.Path) -> Iterator[None]:
+    """Turns what cannot be read during an evaluation into a `DataError`."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"The evaluation failed: {type(error).__name__}: {error}. The checkpoints "
+            f"in {workdir} are untouched: when the cause is mended, give the same "
+            "command again."
+        ) from error
 
 
 def examples(pairs, parts, query, database):

@@ -14,6 +14,7 @@ from modal_aware_jax.training import devices
 from modal_aware_jax.training import update as updates
 from modal_aware_jax.training.loop import fit
 from modal_aware_jax.training.processes import all_rows, is_first
+from modal_aware_jax.training.workdir import explain_write_errors
 
 
 def train(experiment: Experiment, workdir: pathlib.Path) -> dict:
@@ -38,8 +39,9 @@ def fit_run(experiment: Experiment, workdir: pathlib.Path):
     """
     pairs, parts = experiment.collection, experiment.split
     if is_first():
-        workdir.mkdir(parents=True, exist_ok=True)
-        protocol.save_split(workdir / "split.json", parts, pairs.ids)
+        with explain_write_errors(workdir):
+            workdir.mkdir(parents=True, exist_ok=True)
+            protocol.save_split(workdir / "split.json", parts, pairs.ids)
     mesh = devices.device_mesh(experiment.tensor_parallel)
     devices.check_batch_size(experiment.batch_size, mesh)
     maps = lower_maps(experiment)
