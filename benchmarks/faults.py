@@ -136,13 +136,13 @@ def child(args) -> int:
     config.training.batch_size, config.training.num_epochs = 10, args.epochs
     config.training.checkpoint_steps, config.training.workers = 4, args.workers
 
-    final = []
+    final, begun = [], []
     advance = training_run.Run.advance
 
     def with_fault(self, state, metrics, batch):
         advance(self, state, metrics, batch)
         time.sleep(args.wait)
-        if self.step == args.kill_at:
+        if self.step == begun[0] + args.kill_after:
             threading.Thread(target=_die, args=(args.delay,)).start()
         if self.step == args.kill_worker_at:
             _kill_a_reading_process()
@@ -159,7 +159,7 @@ def child(args) -> int:
     def told(self):
         run = enter(self)
         print(f"started at {self.step}", flush=True)
-        final[:] = [self]
+        begun[:], final[:] = [self.step], [self]
         return run
 
     training_run.Run.__enter__ = told
@@ -233,22 +233,17 @@ def finishes(drill, workdir, expected, **options) -> str:
 
 def killed(drill, workdir, expected, kills):
     """SIGKILL, each time after a random number of steps and of milliseconds."""
-    rng, step, count = random.Random(0), 0, 0
-    last = drill.epochs * STEPS_PER_EPOCH
+    rng, count = random.Random(0), 0
     while count < kills:
-        at = step + rng.randint(1, 9)
-        if at >= last:
-            break
+        after = rng.randint(1, 9)
         delay = rng.random() * 0.1  # about five steps
-        ended = drill.run(workdir, kill_at=at, delay=delay, wait=0.02)
+        ended = drill.run(workdir, kill_after=after, delay=delay, wait=0.02)
         if ended.code == 0:
             break
         expect(ended.code == -signal.SIGKILL, f"exit code {ended.code}", ended)
         expect("Traceback" not in ended.output, "a traceback", ended)
+        expect("started at" in ended.output, "it never started", ended)
         count += 1
-        begun = [ln for ln in ended.output.splitlines() if ln.startswith("started at")]
-        expect(begun, "it never started", ended)
-        step = max(step, int(begun[-1].split()[-1]))
     expect(count == kills, f"the run was over after {count} kills")
     finishes(drill, workdir, expected)
     return f"killed {count} times"
@@ -285,7 +280,7 @@ def unwritable(drill, workdir, expected, kills):
 
 def damaged(harm):
     def fault(drill, workdir, expected, kills):
-        drill.run(workdir, kill_at=15)
+        drill.run(workdir, kill_after=15)
         steps = [p for p in (workdir / "checkpoints").iterdir() if p.name.isdigit()]
         finished = [p for p in steps if (p / "checksums.json").exists()]
         newest = max(finished, key=lambda path: int(path.name))
@@ -390,7 +385,7 @@ def drill_all(args) -> int:
     rows, failed = [], 0
     with tempfile.TemporaryDirectory(prefix="faults-") as place:
         place = pathlib.Path(place)
-        long, short = max(args.kills, 1) * 12 // STEPS_PER_EPOCH + 2, 4
+        long, short = max(args.kills, 1) * 8 // STEPS_PER_EPOCH + 2, 4
         expected = {}
         drill = Drill(place / "drill", short)
         for number, name in enumerate(chosen):
@@ -461,7 +456,8 @@ if __name__ == "__main__":
     parser.add_argument("--workers", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--wait", type=float, default=0.0, help=argparse.SUPPRESS)
     parser.add_argument("--delay", type=float, default=0.0, help=argparse.SUPPRESS)
-    for name in ("kill_at", "kill_worker_at", "vanish_at", "eio_at"):
+    parser.add_argument("--kill_after", type=int, default=-1, help=argparse.SUPPRESS)
+    for name in ("kill_worker_at", "vanish_at", "eio_at"):
         parser.add_argument(f"--{name}", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
     sys.exit(child(given) if given.child else drill_all(given))

@@ -130,6 +130,22 @@ def test_unfinished_ones_do_not_count(directory):
     assert not list(directory.iterdir())
 
 
+def test_the_latest_two_and_the_best_stay(tmp_path):
+    """Those saved inside an epoch, before a validation, are no better than others."""
+    scores = {5: 0.1, 10: None, 15: 0.3, 20: None, 25: None, 30: 0.2, 35: None}
+    with Checkpointer(tmp_path / "c", best="map") as checkpointer:
+        for step, score in scores.items():
+            metrics = None if score is None else {"map": score}
+            checkpointer.save(step, state_of(step), data=None, run={}, metrics=metrics)
+        checkpointer.wait()
+        assert checkpointer.steps() == [15, 30, 35]
+    assert sorted(path.name for path in (tmp_path / "c").iterdir()) == [
+        "15",
+        "30",
+        "35",
+    ]
+
+
 def test_the_state_may_be_donated_while_it_is_saved(tmp_path):
     add_one = jax.jit(lambda x: jax.tree.map(lambda a: a + 1, x), donate_argnums=0)
     state = TrainState(jnp.int32(0), {"w": jnp.zeros((1000, 1000))}, {}, ())

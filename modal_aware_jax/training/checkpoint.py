@@ -51,7 +51,13 @@ class Checkpointer:
         policies = ocp.training.preservation_policies
         kept = [policies.LatestN(keep)]
         if best is not None:
-            kept.append(policies.BestN(get_metric_fn=lambda m: m[best], n=1))
+            kept.append(
+                policies.BestN(
+                    get_metric_fn=lambda m: m[best],
+                    n=1,
+                    keep_checkpoints_without_metrics=False,  # those inside an epoch
+                )
+            )
         self._orbax = ocp.training.Checkpointer(
             self.directory,
             context=_context(),
