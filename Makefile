@@ -10,8 +10,9 @@ PYTEST := $(BIN)/python -m pytest -q
 PYTEST_FLAGS ?= -n 2
 CONFIG ?= configs/shapes.py
 WORKDIR ?= runs/demo
-# Training on a CPU is faster with them: see benchmarks/huge_pages.py.
-HUGE_PAGES := GLIBC_TUNABLES=glibc.malloc.hugetlb=1
+# Training on a CPU is faster with them: see benchmarks/cpu_settings.py.
+CPU_SETTINGS := GLIBC_TUNABLES=glibc.malloc.hugetlb=1 \
+	XLA_FLAGS=--xla_cpu_experimental_ynn_fusion_type=-individual_convolution
 
 # What the quick second passes run: the tests that build modules.
 MODULE_TESTS := $(wildcard $(patsubst %,tests/test_%.py, \
@@ -28,7 +29,7 @@ help: ## list the targets
 setup: $(STAMP) ## make the virtual environment
 
 demo: $(STAMP) ## train and compare three models on the embedded shapes data
-	$(HUGE_PAGES) $(BIN)/python -m modal_aware_jax.compare --config=$(CONFIG) \
+	$(CPU_SETTINGS) $(BIN)/python -m modal_aware_jax.compare --config=$(CONFIG) \
 		--methods=modal_aware,image,text --bits=32 --seeds=0 --workdir=$(WORKDIR)
 
 test: lint ## lint, then the tests but the slow ones

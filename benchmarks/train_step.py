@@ -51,6 +51,7 @@ FORMS = {  # their names among the package's blocks
     "low_rank": "modal_aware_low_rank",
     "literal": "modal_aware_paper",
 }
+SETTINGS = "XLA_FLAGS", "GLIBC_TUNABLES"  # of the environment, which speed depends on
 WHOLE_BATCH = 256  # all triplets at once up to this batch, chunks above
 
 # Data sheets: dense products, TFLOP/s of one JAX device, bfloat16 and float32 (which
@@ -342,6 +343,7 @@ def measure(options):
             "commit": commit(),
             "cores": num_cores(),
             "load average": os.getloadavg()[0],
+            "environment": {name: os.environ.get(name, "") for name in SETTINGS},
             "product TFLOP/s": {d: rate / 1e12 for d, rate in rates.items()},
             "network": f"{options.words} -> {options.wide} -> {options.narrow} text, "
             f"ResNet-18 of width {options.width}, {options.bits} bits",
@@ -385,6 +387,11 @@ def describe(result) -> str:
             if "torch" in notes
         )
         + f", commit {said['commit']}; {said['network']}. "
+        + "".join(
+            f"`{name}={value}`. "
+            for name, value in said["environment"].items()
+            if value
+        )
         + (
             f"Both sides from the same weights: {said['same network']}. "
             if "same network" in said
