@@ -7,11 +7,17 @@ step is a sum of shifted maps (`benchmarks/cpu_rules.py`). Other platforms keep 
 native gradient.
 """
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-ROWS, COLUMNS = 1, 2  # axes of [B, H, W, C]
+from modal_aware_jax.backbones.taps import spread, tap
+
+# Window, strides and padding of the two steps.
+ALONG_ROWS = (1, 3), (1, 2), ((0, 0), (1, 1))
+ALONG_COLUMNS = (3, 1), (2, 1), ((1, 1), (0, 0))
 
 
 def max_pool(x: jax.Array) -> jax.Array:
@@ -62,50 +68,36 @@ def _hand_natively(x, g):
 def _hand_to_winners(x, g):
     # The winners are found anew, not by equality with the forward maximum: XLA may have
     # computed x twice, rounded otherwise, and where nothing is equal no one gets g.
-    row_max, column = lax.optimization_barrier(_largest_of_three(x, COLUMNS))
-    _, row = _largest_of_three(row_max, ROWS)
-    g = _hand_back(lax.optimization_barrier(row), g, ROWS, x.shape[ROWS])
-    return _hand_back(column, g, COLUMNS, x.shape[COLUMNS])
+    row_max, column = lax.optimization_barrier(_largest(x, ALONG_ROWS))
+    _, row = _largest(row_max, ALONG_COLUMNS)
+    row = lax.optimization_barrier(row)
+    g = _hand_back(row, g, row_max.shape, ALONG_COLUMNS)
+    return _hand_back(column, g, x.shape, ALONG_ROWS)
 
 
-def _largest_of_three(x, axis):
-    """Maximum and winner (0, 1 or 2, the first of equals) of windows along an axis."""
-    size, low = x.shape[axis], x.dtype.type(-jnp.inf)
-    last = (size + 1) // 2 * 2 - 2  # where the last window has its middle
-
-    def met(k):
-        """What element k of each window is: x shifted by 1 - k, every other one."""
-        borders = [(0, 0, 0)] * x.ndim
-        borders[axis] = (1 - k, last + k - size, 0)
-        return lax.slice_in_dim(lax.pad(x, low, borders), 0, None, 2, axis)
-
-    best = met(0)
+def _largest(x, geometry):
+    """Maximum and winner (0, 1 or 2, the first of equals) of windows of three."""
+    first, *others = _offsets(geometry)
+    best = tap(x, first, *geometry, fill=-jnp.inf)
     winner = jnp.zeros(best.shape, jnp.int8)
-    for k in (1, 2):
-        other = met(k)
+    for k, offset in enumerate(others, start=1):
+        other = tap(x, offset, *geometry, fill=-jnp.inf)
         winner = jnp.where(other > best, jnp.int8(k), winner)
         best = jnp.maximum(other, best)
     return best, winner
 
 
-def _hand_back(winner, g, axis, size):
-    """The gradient of windows' maxima along an axis, at the axis's `size` positions.
+def _hand_back(winner, g, shape, geometry):
+    """The gradient of such maxima for maps of a shape."""
+    _, strides, padding = geometry
+    return sum(
+        spread(jnp.where(winner == k, g, 0), offset, shape, strides, padding)
+        for k, offset in enumerate(_offsets(geometry))
+    )
 
-    Position 2r is the middle of window r; position 2r + 1 is its last, and the first of
-    window r + 1.
-    """
 
-    def received(k, away):
-        """What element k hands over, from the window `away` windows further on."""
-        won = jnp.where(winner == k, g, 0)
-        borders = [(0, 0, 0)] * g.ndim
-        borders[axis] = (-away, away, 0)
-        return lax.pad(won, won.dtype.type(0), borders)
-
-    even, odd = received(1, 0), received(2, 0) + received(0, 1)
-    both = jnp.stack([even, odd], axis + 1)
-    joined = both.reshape(*g.shape[:axis], -1, *g.shape[axis + 1 :])
-    return lax.slice_in_dim(joined, 0, size, 1, axis)
+def _offsets(geometry):
+    return itertools.product(*map(range, geometry[0]))
 
 
 _max_pool.defvjp(_forward, _backward)
