@@ -17,6 +17,7 @@ no convolution to train, and ResNet-18 at 224 pixels, as in `train_step.py`. Wri
 """
 
 import argparse
+import contextlib
 import json
 import os
 import pathlib
@@ -55,7 +56,6 @@ def serve_resnet():
         path = pathlib.Path(folder) / "data.npz"
         train_step.save_batch(RESNET, path)
         trainer = train_step.Trainer({**RESNET, "data": str(path)})
-    trainer.wait(trainer.step())
     serve(lambda request: time_steps(trainer.step, trainer.wait, request["steps"]))
 
 
@@ -106,7 +106,6 @@ def serve_quick():
         *state[:], value = update(*state)
         return value
 
-    jax.block_until_ready(step())
     serve(lambda request: time_steps(step, float, request["steps"]))
 
 
@@ -114,17 +113,14 @@ def measure(args, network):
     """Median seconds and ratios to no setting, by the wall's and the cores' clock."""
     command = [sys.executable, __file__, f"--serve={network}"]
     bare = {name: "" for name in (*PAGES, *EIGEN)}  # whatever this process has
-    children = {
-        name: Child(command, environment={**bare, **values})
-        for name, values in SETTINGS.items()
-    }
-    try:
+    with contextlib.ExitStack() as stack:
+        children = {
+            name: stack.enter_context(Child(command, environment={**bare, **values}))
+            for name, values in SETTINGS.items()
+        }
         answers = take_turns(
             children, rounds=args.rounds, steps=STEPS[network], budget=args.budget
         )
-    finally:
-        for child in children.values():
-            child.__exit__(None, None, None)
     clocks = {clock: compare(answers, "none", clock) for clock in ("wall", "cores")}
     return {**clocks, "rounds": len(answers["both"])}
 

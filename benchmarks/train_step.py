@@ -258,7 +258,7 @@ def check_same_network(options, folder):
             b = theirs.ask(build={**small, "form": form, "weights": where})
             for name in ("loss", "gradient_norm"):
                 worst = max(worst, abs(a[name] / b[name] - 1))
-            # A step of Adam later: the same rates, decay and signs of the gradient.
+            # Some steps of Adam later: the same rates, decay and signs of the gradient.
             a, b = (child.ask(steps=2)["loss"] for child in (ours, theirs))
             worst = max(worst, abs(a / b - 1))
     if not worst < 1e-4:

@@ -60,12 +60,11 @@ def main():
         config.update_from_flattened_dict({key: value})
         return config
 
-    for seed, value, method in itertools.product(seeds, values, methods):
-        cell = Cell(method, BITS, seed)
-        compare.run_cells(config(value), [cell], workdir / value)
-    found = {
-        value: compare.find_cells(config(value), workdir / value)[0] for value in values
-    }
+    cells = [Cell(method, BITS, seed) for seed in seeds for method in methods]
+    found = {}
+    for value in values:
+        compare.run_cells(config(value), cells, workdir / value)
+        found[value], _ = compare.find_cells(config(value), workdir / value)
     rows = list(in_rows(found, methods))
     made = {
         f"{value}/{cell.folder}": {"seconds": one.seconds, **one.made}
