@@ -21,7 +21,14 @@ from flax import nnx
 from jax import lax
 
 from modal_aware_jax.backbones import batch_norm as batch_norm_rule
-from modal_aware_jax.backbones import depthwise, max_pool, mobilenet, resnet, small_maps
+from modal_aware_jax.backbones import (
+    depthwise,
+    max_pool,
+    mobilenet,
+    resnet,
+    small_maps,
+    winograd,
+)
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 
@@ -57,14 +64,18 @@ def depthwise_pair(batch, size, channels, stride):
     return plain, functools.partial(conv, depthwise.depthwise_conv), arrays
 
 
-def small_map_pair(batch, size, in_features, features, stride):
+def conv_pair(rule, batch, size, in_features, features, stride):
     def conv(f, x, kernel):
         padding = [(1, 1), (1, 1)]
         return f(x, kernel, (stride, stride), padding, dimension_numbers=NHWC)
 
     arrays = normal(batch, size, size, in_features), normal(3, 3, in_features, features)
     plain = functools.partial(conv, lax.conv_general_dilated)
-    return plain, functools.partial(conv, small_maps.small_map_conv), arrays
+    return plain, functools.partial(conv, rule), arrays
+
+
+small_map_pair = functools.partial(conv_pair, small_maps.small_map_conv)
+winograd_pair = functools.partial(conv_pair, winograd.winograd_conv)
 
 
 def max_pool_pair(batch, size, channels):
@@ -97,6 +108,12 @@ ROWS = {
     "depthwise 100x6x6x960": (depthwise_pair, 100, 6, 960, 1),
     "3x3 16x2x2x512": (small_map_pair, 16, 2, 512, 512, 1),
     "3x3 16x4x4x256 to 512, stride 2": (small_map_pair, 16, 4, 256, 512, 2),
+    "3x3 16x56x56x64": (winograd_pair, 16, 56, 64, 64, 1),
+    "3x3 16x28x28x128": (winograd_pair, 16, 28, 128, 128, 1),
+    "3x3 16x14x14x256": (winograd_pair, 16, 14, 256, 256, 1),
+    "3x3 16x7x7x512": (winograd_pair, 16, 7, 512, 512, 1),
+    "3x3 16x4x4x512": (winograd_pair, 16, 4, 512, 512, 1),
+    "3x3 1x14x14x256": (winograd_pair, 1, 14, 256, 256, 1),
     "max pool 8x112x112x64": (max_pool_pair, 8, 112, 64),
     "max pool 16x32x32x64": (max_pool_pair, 16, 32, 64),
     "batch norm 8x56x56x64": (batch_norm_pair, 8, 56, 64),
@@ -113,7 +130,7 @@ def without_rules():
     """Replaces every rule by the native operation while a network is built and run."""
     stack = mock.patch.multiple(
         resnet,
-        small_map_conv=lax.conv_general_dilated,
+        winograd_conv=lax.conv_general_dilated,
         max_pool=plain_max_pool,
         BatchNorm=nnx.BatchNorm,
     )

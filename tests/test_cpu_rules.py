@@ -15,6 +15,7 @@ from modal_aware_jax.backbones.depthwise import depthwise_conv
 from modal_aware_jax.backbones.max_pool import max_pool
 from modal_aware_jax.backbones.resnet import ResNet18
 from modal_aware_jax.backbones.small_maps import small_map_conv
+from modal_aware_jax.backbones.winograd import winograd_conv
 from modal_aware_jax.training.update import split_model
 
 NHWC = ("NHWC", "HWIO", "NHWC")
@@ -156,6 +157,68 @@ def test_only_small_maps_leave_the_native_convolution():
     assert "concatenate" not in compiled(conv, normal(1, 3, 9, 4), kernel)
     pointwise = normal(1, 1, 4, 5)
     assert "concatenate" not in compiled(conv, normal(1, 1, 1, 4), pointwise)
+
+
+def conv_by_loops(x, kernel):
+    padded = np.pad(x.astype(np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)))
+    y = np.empty((*x.shape[:3], kernel.shape[-1]))
+    for r, c in np.ndindex(x.shape[1:3]):
+        window = padded[:, r : r + 3, c : c + 3].reshape(len(x), -1)
+        y[:, r, c] = window @ kernel.reshape(-1, kernel.shape[-1])
+    return y
+
+
+@pytest.mark.parametrize("size", [(4, 4), (5, 8), (7, 7)])
+def test_winograd_equals_loops_in_float64(size):
+    x, kernel = normal(2, *size, 64), normal(3, 3, 64, 70)
+    y = winograd_conv(x, kernel, (1, 1), "SAME", dimension_numbers=NHWC)
+    exact = conv_by_loops(x, kernel)
+    np.testing.assert_allclose(y, exact, atol=2e-6 * np.abs(exact).max())
+
+
+@pytest.mark.parametrize("size", [(4, 4), (5, 8), (7, 7)])
+def test_winograd_equals_native_and_its_gradients(size):
+    x, kernel = normal(3, *size, 64), normal(3, 3, 64, 70)
+    arguments = {"dimension_numbers": NHWC, "out_sharding": None}
+    ours, theirs = (
+        values_and_gradients(
+            lambda x, k, f=f: f(x, k, (1, 1), [(1, 1), (1, 1)], **arguments), x, kernel
+        )
+        for f in (winograd_conv, lax.conv_general_dilated)
+    )
+    assert_same(ours, theirs, 4e-6)
+
+
+def test_only_wide_float32_convolutions_of_larger_maps_take_winograds_way():
+    def taken(x, kernel, strides=(1, 1), padding="SAME", **options):
+        def conv(x, kernel):
+            return winograd_conv(
+                x, kernel, strides, padding, dimension_numbers=NHWC, **options
+            )
+
+        return "custom_vjp" in compiled(conv, x, kernel)
+
+    x, kernel = normal(1, 5, 5, 64), normal(3, 3, 64, 64)
+    assert taken(x, kernel)
+    assert taken(x, kernel, padding=((1, 1), (1, 1)))
+    assert not taken(x, kernel, padding="VALID")
+    assert not taken(x, kernel, strides=(2, 2))
+    assert not taken(x, kernel, rhs_dilation=(2, 2))
+    assert not taken(x, kernel, precision=lax.Precision.HIGHEST)
+    assert not taken(x, normal(3, 3, 64, 63))
+    assert not taken(x, normal(3, 3, 32, 64), feature_group_count=2)
+    assert not taken(normal(1, 9, 9, 64), normal(5, 5, 64, 64))
+    assert not taken(normal(1, 3, 5, 64), kernel)
+    assert not taken(x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16))
+
+
+def test_winograd_exports_with_a_symbolic_batch():
+    kernel = normal(3, 3, 64, 64)
+    conv = jax.jit(lambda x: winograd_conv(x, kernel, (1, 1), "SAME"))
+    symbolic = jax.ShapeDtypeStruct(jax.export.symbolic_shape("b, 6, 5, 64"), "float32")
+    exported = jax.export.export(conv, platforms=("cpu", "cuda"))(symbolic)
+    x = normal(3, 6, 5, 64)
+    assert_same([exported.call(x)], [conv(x)])
 
 
 def pool_by_loops(x):

@@ -5,7 +5,7 @@ from flax import nnx
 
 from modal_aware_jax.backbones.batch_norm import BatchNorm
 from modal_aware_jax.backbones.max_pool import max_pool
-from modal_aware_jax.backbones.small_maps import small_map_conv
+from modal_aware_jax.backbones.winograd import winograd_conv
 
 
 class ConvNorm(nnx.Module):
@@ -20,7 +20,7 @@ class ConvNorm(nnx.Module):
             # 'SAME' would pad stride 2 after the last pixel only: another network.
             padding=kernel // 2,
             use_bias=False,
-            conv_general_dilated=small_map_conv,
+            conv_general_dilated=winograd_conv,
             dtype=dtype,
             rngs=rngs,
         )

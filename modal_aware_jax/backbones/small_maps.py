@@ -38,7 +38,7 @@ def small_map_conv(x, kernel, strides, padding, **options):
     >>> conv(jnp.ones((1, 2, 2, 8))).shape
     (1, 2, 2, 4)
     """
-    if x.ndim == 4 and _is_plain(x, kernel, **options):
+    if x.ndim == 4 and is_plain(x, kernel, **options):
         strides = tuple(strides)
         padding = explicit_padding(x.shape, kernel.shape, strides, padding)
         out = output_size(x.shape, kernel.shape, strides, padding)
@@ -48,7 +48,7 @@ def small_map_conv(x, kernel, strides, padding, **options):
     return lax.conv_general_dilated(x, kernel, strides, padding, **options)
 
 
-def _is_plain(
+def is_plain(
     x, kernel, *, feature_group_count=1, lhs_dilation=None, rhs_dilation=None, **others
 ):
     others.pop("dimension_numbers", None)  # nnx.Conv always means NHWC, HWIO
