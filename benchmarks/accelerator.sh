@@ -75,7 +75,7 @@ section() {
 torch_flags=()
 [ -n "$torch_python" ] && torch_flags=("--torch-python=$torch_python")
 step=(--sizes=224 --forms=recommended --dtypes=bfloat16 --batch=1000 --rounds=5
-  --steps=5 --budget=25 --no-check)
+  --steps=5 --budget=25 --torch-modes=channels_last,compile --no-check)
 input=(--size=224 --batch=256 --dtype=bfloat16 --pairs=256 --steps=8)
 limits=(60 170 60 80 50 150)
 if [ -n "$tiny" ]; then

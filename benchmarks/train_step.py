@@ -429,7 +429,9 @@ def parse(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     here = sys.executable if importlib.util.find_spec("torch") else ""
     parser.add_argument("--torch-python", default=here, help="a Python with PyTorch")
-    parser.add_argument("--torch-modes", type=words, default="channels_last,compile")
+    parser.add_argument(
+        "--torch-modes", type=words, default="eager,channels_last,compile"
+    )
     parser.add_argument("--sizes", type=words, default="224,128")
     parser.add_argument("--forms", type=words, default=",".join(FORMS))
     parser.add_argument("--dtypes", type=words, default="float32,bfloat16")
