@@ -138,7 +138,7 @@ class Block(nn.Module):
         else:
             rank = text if form == "literal" else min(image + 1, text)
             self.kernel_network = KernelNetwork(image, text, rank=rank)
-            gate, squeeze = softmax, 0
+            gate, squeeze = softmax, 128 if form == "squeezed" else 0
         self.channel_attention = ChannelAttention(
             image, text, squeeze=squeeze, gate=gate
         )

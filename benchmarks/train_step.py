@@ -7,9 +7,9 @@
 ResNet-18 at 224 and at 128 pixels, a bag of 1,386 words to 8,192 and 512 features, two
 modal-aware blocks, 64 bits, all triplets, Adam with coupled L2, the batch already on
 the device. Each side is a process of its own, without a compilation cache; they take
-turns. Forms of the blocks: `literal` (the paper's), `low_rank` (the same functions,
-fewer weights), `recommended` (weights of positions, squeezed attention). Modes of
-PyTorch: `eager`, `channels_last`, `compile`; without PyTorch the rows have no ratios.
+turns. Forms of the blocks: `literal` (the paper's), `low_rank` (the same functions by a
+smaller kernel network), `squeezed` (that one, and an attention of low rank),
+`recommended` (weights of positions, squeezed attention). Modes of PyTorch: `eager`, `channels_last`, `compile`; without PyTorch the rows have no ratios.
 
 A row: images per second, compile time, peak memory, achieved FLOP/s of the step as
 XLA counts it and their share of the device's peak, the ratios ours / PyTorch (below 1:
@@ -48,6 +48,7 @@ from alternate import (
 HERE = pathlib.Path(__file__).parent
 FORMS = {  # their names among the package's blocks
     "recommended": "modal_aware",
+    "squeezed": "modal_aware_squeezed",
     "low_rank": "modal_aware_low_rank",
     "literal": "modal_aware_paper",
 }
