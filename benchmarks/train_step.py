@@ -9,10 +9,12 @@ modal-aware blocks, 64 bits, all triplets, Adam with coupled L2, the batch alrea
 the device. Each side is a process of its own, without a compilation cache; they take
 turns. Forms of the blocks: `literal` (the paper's), `low_rank` (the same functions by a
 smaller kernel network), `squeezed` (that one, and an attention of low rank),
-`recommended` (weights of positions, squeezed attention). Modes of PyTorch: `eager`, `channels_last`, `compile`; without PyTorch the rows have no ratios.
+`recommended` (weights of positions, squeezed attention). Modes of PyTorch: `eager`,
+`channels_last`, `compile`; without PyTorch the rows have no ratios.
 
 A row: images per second, compile time, peak memory, achieved FLOP/s of the step as
-XLA counts it and their share of the device's peak, the ratios ours / PyTorch (below 1:
+XLA counts it (what is computed: 2.25 times less in a convolution done by Winograd's
+algorithm) and their share of the device's peak, the ratios ours / PyTorch (below 1:
 ours is faster), and the share of the step that the two blocks cost, from the same
 network without them. First of all, both sides start from the same weights in a small
 network, and their losses and gradients must agree. Writes OUT.json and OUT.md.
