@@ -27,6 +27,7 @@ from modal_aware_jax.backbones import (
     mobilenet,
     resnet,
     small_maps,
+    strided,
     winograd,
 )
 
@@ -75,6 +76,7 @@ def conv_pair(rule, batch, size, in_features, features, stride):
 
 
 small_map_pair = functools.partial(conv_pair, small_maps.small_map_conv)
+strided_pair = functools.partial(conv_pair, strided.strided_conv)
 winograd_pair = functools.partial(conv_pair, winograd.winograd_conv)
 
 
@@ -114,6 +116,9 @@ ROWS = {
     "3x3 16x7x7x512": (winograd_pair, 16, 7, 512, 512, 1),
     "3x3 16x4x4x512": (winograd_pair, 16, 4, 512, 512, 1),
     "3x3 1x14x14x256": (winograd_pair, 1, 14, 256, 256, 1),
+    "3x3 64x56x56x64": (winograd_pair, 64, 56, 64, 64, 1),
+    "3x3 64x56x56x64 to 128, stride 2": (strided_pair, 64, 56, 64, 128, 2),
+    "3x3 16x56x56x64 to 128, stride 2": (strided_pair, 16, 56, 64, 128, 2),
     "max pool 8x112x112x64": (max_pool_pair, 8, 112, 64),
     "max pool 16x32x32x64": (max_pool_pair, 16, 32, 64),
     "batch norm 8x56x56x64": (batch_norm_pair, 8, 56, 64),
@@ -166,7 +171,8 @@ def network_pair(kind, batch, size):
 
 NETWORKS = {
     "ResNet-18 gradient, 64 pixels, batch 16": (resnet.ResNet18, 16, 64),
-    "ResNet-18 gradient, 224 pixels, batch 8": (resnet.ResNet18, 8, 224),
+    "ResNet-18 gradient, 224 pixels, batch 16": (resnet.ResNet18, 16, 224),
+    "ResNet-18 gradient, 224 pixels, batch 64": (resnet.ResNet18, 64, 224),
     "MobileNetV2 gradient, 128 pixels, batch 8": (mobilenet.MobileNetV2, 8, 128),
 }
 

@@ -9,7 +9,7 @@ from flax import nnx
 from jax.sharding import AxisType, Mesh
 from test_multimodal_hashing import TinyBackbone
 
-from modal_aware_jax.backbones import mobilenet, resnet
+from modal_aware_jax.backbones import chunks, mobilenet, resnet, strided, winograd
 from modal_aware_jax.losses.triplet import triplet_ranking
 from modal_aware_jax.models import MultimodalHashing
 from modal_aware_jax.training import devices
@@ -72,6 +72,26 @@ def train(mesh):
     return state, losses, lambda: update.lower(state, batch, key).compile().as_text()
 
 
+def convolve(mesh):
+    """Two convolutions in chunks: value, gradients, and the program."""
+    winograd.MIN_FEATURES = strided.MIN_FEATURES = 4
+    chunks.CHUNK = 64
+
+    def loss(kernels, images):
+        maps = winograd.winograd_conv(images, kernels[0], (1, 1), "SAME")
+        maps = strided.strided_conv(maps, kernels[1], (2, 2), "SAME")
+        return (maps**2).mean()
+
+    rng = np.random.default_rng(0)
+    kernels = rng.normal(size=(2, 3, 3, 4, 4)).astype(np.float32)
+    images = {"x": rng.normal(size=(BATCH, 8, 8, 4)).astype(np.float32)}
+    images = devices.put_batch(images, mesh)["x"]
+    step = jax.jit(jax.value_and_grad(loss, argnums=(0, 1))).lower(kernels, images)
+    step = step.compile()
+    value, gradients = step(kernels, images)
+    return [np.asarray(array) for array in (value, *gradients)], step.as_text()
+
+
 if __name__ == "__main__":
     one = Mesh(
         np.array(jax.devices()[:1]).reshape(1, 1),
@@ -93,4 +113,9 @@ if __name__ == "__main__":
         results[f"{name}-losses"] = np.array(losses)
         if name == "eight":
             results["program"] = np.array(program())
+            arrays, program = convolve(mesh)
+            results |= {f"convolved/{k}": array for k, array in enumerate(arrays)}
+            results["convolving"] = np.array(program)
+    arrays, _ = convolve(one)
+    results |= {f"convolved-one/{k}": array for k, array in enumerate(arrays)}
     np.savez(sys.argv[1], **results)

@@ -9,12 +9,13 @@ import pytest
 from flax import nnx
 from jax import lax
 
-from modal_aware_jax.backbones import resnet
+from modal_aware_jax.backbones import chunks, resnet
 from modal_aware_jax.backbones.batch_norm import BatchNorm, batch_norm
 from modal_aware_jax.backbones.depthwise import depthwise_conv
 from modal_aware_jax.backbones.max_pool import max_pool
 from modal_aware_jax.backbones.resnet import ResNet18
 from modal_aware_jax.backbones.small_maps import small_map_conv
+from modal_aware_jax.backbones.strided import strided_conv
 from modal_aware_jax.backbones.winograd import winograd_conv
 from modal_aware_jax.training.update import split_model
 
@@ -176,9 +177,11 @@ def test_winograd_equals_loops_in_float64(size):
     np.testing.assert_allclose(y, exact, atol=2e-6 * np.abs(exact).max())
 
 
+@pytest.mark.parametrize("chunk", [2**18, 2500])
 @pytest.mark.parametrize("size", [(4, 4), (5, 8), (7, 7)])
-def test_winograd_equals_native_and_its_gradients(size):
-    x, kernel = normal(3, *size, 64), normal(3, 3, 64, 70)
+def test_winograd_equals_native_and_its_gradients(size, chunk, monkeypatch):
+    monkeypatch.setattr(chunks, "CHUNK", chunk)
+    x, kernel = normal(6, *size, 64), normal(3, 3, 64, 70)
     arguments = {"dimension_numbers": NHWC, "out_sharding": None}
     ours, theirs = (
         values_and_gradients(
@@ -196,7 +199,7 @@ def test_only_wide_float32_convolutions_of_larger_maps_take_winograds_way():
                 x, kernel, strides, padding, dimension_numbers=NHWC, **options
             )
 
-        return "custom_vjp" in compiled(conv, x, kernel)
+        return "dot_general" in compiled(conv, x, kernel)
 
     x, kernel = normal(1, 5, 5, 64), normal(3, 3, 64, 64)
     assert taken(x, kernel)
@@ -212,13 +215,46 @@ def test_only_wide_float32_convolutions_of_larger_maps_take_winograds_way():
     assert not taken(x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16))
 
 
-def test_winograd_exports_with_a_symbolic_batch():
+@pytest.mark.parametrize("convolve", [winograd_conv, strided_conv])
+def test_an_unknown_batch_keeps_the_native_convolution(convolve):
     kernel = normal(3, 3, 64, 64)
-    conv = jax.jit(lambda x: winograd_conv(x, kernel, (1, 1), "SAME"))
+    stride = 1 if convolve is winograd_conv else 2
+    conv = jax.jit(
+        lambda x: convolve(x, kernel, (stride,) * 2, "SAME", dimension_numbers=NHWC)
+    )
     symbolic = jax.ShapeDtypeStruct(jax.export.symbolic_shape("b, 6, 5, 64"), "float32")
     exported = jax.export.export(conv, platforms=("cpu", "cuda"))(symbolic)
     x = normal(3, 6, 5, 64)
     assert_same([exported.call(x)], [conv(x)])
+
+
+@pytest.mark.parametrize("chunk", [2**18, 2500])
+@pytest.mark.parametrize("size", [(6, 6), (5, 8)])
+@pytest.mark.parametrize("width", [1, 2, 3])
+def test_strided_equals_native_and_its_gradients(width, size, chunk, monkeypatch):
+    monkeypatch.setattr(chunks, "CHUNK", chunk)
+    x, kernel = normal(6, *size, 64), normal(width, width, 64, 70)
+    arguments = {"dimension_numbers": NHWC, "out_sharding": None}
+    ours, theirs = (
+        values_and_gradients(
+            lambda x, k, f=f: f(x, k, (2, 1), "SAME", **arguments), x, kernel
+        )
+        for f in (strided_conv, lax.conv_general_dilated)
+    )
+    assert_same(ours, theirs)
+
+
+@pytest.mark.parametrize("batch, samples", [(1, 1), (7, 7), (12, 3), (12, 5), (64, 10)])
+def test_chunks_hold_every_sample_once_and_are_not_too_long(batch, samples):
+    x = np.arange(batch * 2).reshape(batch, 2)
+    (split,) = chunks.in_chunks(chunks.CHUNK // samples, x)
+    parts = [np.asarray(chunks.chunk(split, i)) for i in range(split.shape[1])]
+    assert max(map(len, parts)) <= samples
+    assert sorted(np.concatenate(parts).tolist()) == x.tolist()
+    again = jnp.zeros_like(split)
+    for i, part in enumerate(parts):
+        again = chunks.put_chunk(again, part, i)
+    np.testing.assert_array_equal(again.reshape(x.shape), x)
 
 
 def pool_by_loops(x):

@@ -79,9 +79,25 @@ def test_the_steps_moved_what_is_compared(results):
 def test_batches_are_split_and_no_image_or_map_is_sent_around(results):
     program = str(results["program"])
     assert re.search(r"f32\[2,16,16,3\]\S* parameter", program)  # 16 images on 8
+    check_only_sums_of_maps_are_sent(program)
+
+
+def check_only_sums_of_maps_are_sent(program):
     assert "all-reduce" in program
     gathered = re.findall(r"= \(?\w+\[([\d,]*)\]\S* all-(?:gather|to-all)", program)
     assert all(shape.count(",") < 3 for shape in gathered), gathered
+
+
+@pytest.mark.slow
+def test_convolutions_in_chunks_keep_a_batch_split(results):
+    program = str(results["convolving"])
+    assert re.search(r"f32\[2,8,8,4\]\S* parameter", program)
+    check_only_sums_of_maps_are_sent(program)
+    one, many = of(results, "convolved-one"), of(results, "convolved")
+    assert len(one) == len(many) == 3
+    for name, expected in one.items():
+        scale = np.abs(expected).max()
+        np.testing.assert_allclose(many[name], expected, rtol=0, atol=3e-6 * scale)
 
 
 @pytest.mark.slow

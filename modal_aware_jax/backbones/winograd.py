@@ -14,12 +14,16 @@ are few (`benchmarks/cpu_rules.py`). In float32 the result is as exact as the di
 sum; in bfloat16 it would not be.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from modal_aware_jax.backbones.small_maps import is_plain, small_map_conv
+from modal_aware_jax.backbones.chunks import chunk, in_chunks, put_chunk
+from modal_aware_jax.backbones.small_maps import is_plain
+from modal_aware_jax.backbones.strided import strided_conv
 from modal_aware_jax.backbones.taps import explicit_padding
 
 B_T = np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]])
@@ -34,7 +38,7 @@ def winograd_conv(x, kernel, strides, padding, **options):
     """Drop-in for `lax.conv_general_dilated` in `nnx.Conv`.
 
     Applies on CPU to float32 convolutions 3x3 of stride 1 with one pixel of padding
-    and at least 64 channels on both sides; all others go to `small_map_conv`.
+    and at least 64 channels on both sides; all others go to `strided_conv`.
 
     Args:
       x: maps [B, H, W, C].
@@ -54,12 +58,13 @@ def winograd_conv(x, kernel, strides, padding, **options):
     """
     if _gains(x, kernel, strides, padding, options):
         return _conv(x, kernel)
-    return small_map_conv(x, kernel, strides, padding, **options)
+    return strided_conv(x, kernel, strides, padding, **options)
 
 
 def _gains(x, kernel, strides, padding, options):
     return (
         x.ndim == 4
+        and isinstance(x.shape[0], int)  # an exported batch may be any
         and kernel.shape[:2] == (3, 3)
         and x.dtype == kernel.dtype == jnp.float32
         and min(kernel.shape[2:]) >= MIN_FEATURES
@@ -102,38 +107,52 @@ def _native_gradients(x, kernel, g):
 
 
 def _winograd(x, kernel):
-    factors = _sandwich(G, kernel)
-    products = [
-        [patches @ factor for patches, factor in zip(*rows, strict=True)]
-        for rows in zip(_patches(x), factors, strict=True)
-    ]
-    return _join(products, x.shape)
+    return _convolve(x, _sandwich(G, kernel))
 
 
 def _winograd_gradients(x, kernel, g):
-    return _gradient_of_maps(kernel, g), _gradient_of_kernel(x, g)
-
-
-def _gradient_of_maps(kernel, g):
-    """The convolution of g with the kernel turned around and transposed."""
+    # Of the maps: the convolution of g with the kernel turned around and transposed.
     factors = _sandwich(G, kernel)
-    patches = _patches(g)
-    products = [
-        [patches[i][j] @ factors[MIRRORED[i]][MIRRORED[j]].T for j in range(4)]
-        for i in range(4)
-    ]
-    return _join(products, g.shape)
+    mirrored = [[factors[i][j].T for j in MIRRORED] for i in MIRRORED]
+    return _convolve(g, mirrored), _gradient_of_kernel(x, g)
+
+
+def _convolve(x, factors):
+    """Convolves [B, H, W, C] with the kernel of a 4x4 grid of [C, features]."""
+    _, height, width, _ = x.shape
+    features = factors[0][0].shape[-1]
+    (x,) = in_chunks(_patch_size(x), x)
+
+    def add_chunk(i, maps):
+        products = _products(_patches(chunk(x, i)), factors)
+        return put_chunk(maps, _join(products, height, width), i)
+
+    maps = jnp.zeros((*x.shape[:2], height, width, features), x.dtype)
+    maps = lax.fori_loop(0, x.shape[1], add_chunk, maps)
+    return maps.reshape(-1, height, width, features)
 
 
 def _gradient_of_kernel(x, g):
     """Every transform and product of the forward pass transposed."""
-    patches = _patches(x)
-    cotangents = _sandwich(A_T.T, _slices(g, 0, 2))
-    products = [
-        [patch.T @ _flat(cotangent) for patch, cotangent in zip(*rows, strict=True)]
-        for rows in zip(patches, cotangents, strict=True)
-    ]
+    x, g = in_chunks(max(_patch_size(x), _patch_size(g)), x, g)
+
+    def add_chunk(i, sums):
+        patches = [[patch.T for patch in row] for row in _patches(chunk(x, i))]
+        cotangents = _sandwich(A_T.T, _slices(chunk(g, i), 0, 2))
+        cotangents = [[_flat(cotangent) for cotangent in row] for row in cotangents]
+        return jax.tree.map(jnp.add, sums, _products(patches, cotangents))
+
+    zeros = [[jnp.zeros((x.shape[-1], g.shape[-1]), x.dtype)] * 4] * 4
+    products = lax.fori_loop(0, x.shape[1], add_chunk, zeros)
     return jnp.stack([jnp.stack(row) for row in _sandwich(G.T, products)])
+
+
+def _products(left, right):
+    """Matrix products of two grids, element by element."""
+    return [
+        [a @ b for a, b in zip(*rows, strict=True)]
+        for rows in zip(left, right, strict=True)
+    ]
 
 
 def _patches(x):
@@ -147,7 +166,7 @@ def _slices(x, before, size):
 
     Patches of `size` x `size` begin every two pixels, the first `before` the map.
     """
-    counts = _patch_counts(x.shape)
+    counts = _patch_counts(*x.shape[1:3])
     borders = [
         (before, 2 * (count - 1) + size - before - length, 0)
         for count, length in zip(counts, x.shape[1:3], strict=True)
@@ -160,23 +179,27 @@ def _slices(x, before, size):
     ]
 
 
-def _patch_counts(shape):
-    """Rows h and columns w of the 2x2 patches that cover [B, H, W, C]."""
-    return tuple(-(-size // 2) for size in shape[1:3])
+def _patch_counts(height, width):
+    """Rows h and columns w of the 2x2 patches that cover H x W pixels."""
+    return -(-height // 2), -(-width // 2)
+
+
+def _patch_size(x):
+    """What the patches of one image have in each position, h w C."""
+    return math.prod(_patch_counts(*x.shape[1:3])) * x.shape[-1]
 
 
 def _flat(maps):
     return maps.reshape(-1, maps.shape[-1])
 
 
-def _join(products, shape):
-    """A^T y A of a 4x4 grid of [B h w, features], cut to the H x W of a shape."""
-    (h, w), features = _patch_counts(shape), products[0][0].shape[-1]
-    grid = [[y.reshape(shape[0], h, w, features) for y in row] for row in products]
+def _join(products, height, width):
+    """A^T y A of a 4x4 grid of [B h w, features] as maps [B, H, W, features]."""
+    (h, w), features = _patch_counts(height, width), products[0][0].shape[-1]
+    grid = [[y.reshape(-1, h, w, features) for y in row] for row in products]
     rows = [jnp.stack(row, axis=3) for row in _sandwich(A_T, grid)]
     maps = jnp.stack(rows, axis=2)  # [B, h, 2, w, 2, features]
-    maps = maps.reshape(shape[0], 2 * h, 2 * w, features)
-    return maps[:, : shape[1], : shape[2]]
+    return maps.reshape(-1, 2 * h, 2 * w, features)[:, :height, :width]
 
 
 def _sandwich(matrix, grid):
