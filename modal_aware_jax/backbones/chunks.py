@@ -1,7 +1,7 @@
 """Batches in chunks that stay in the processor's cache.
 
-The CPU rules hold several copies of what they read; made of a whole batch they would
-come from memory, which takes up to three times as long (`benchmarks/cpu_rules.py`).
+The CPU rules hold several copies of what they read. Made of a whole large batch, the
+copies would come from memory, which is slower than what the rules gain.
 """
 
 import math

@@ -3,7 +3,7 @@
 On CPU, XLA runs a convolution, or the gradient of one, 10 to 60 times slower than it
 should once its input or output map is smaller than the kernel. ResNet-18's last stage
 meets such maps at 64 pixels. As one matrix product of patches they are fast
-(`benchmarks/cpu_rules.py`); at larger sizes the native convolution wins and stays.
+(`benchmarks/cpu_rules.py`); larger maps gain nothing by it.
 """
 
 import functools
@@ -66,7 +66,7 @@ def _small(x, kernel, strides, padding):
         x,
         kernel,
         cpu=lambda x, kernel: _patch_product(x, kernel, strides, padding),
-        default=lambda x, kernel: _native(x, kernel, strides, padding),
+        default=lambda x, kernel: native_conv(x, kernel, strides, padding),
     )
 
 
@@ -82,14 +82,15 @@ def _backward(strides, padding, residuals, g):
         return both
 
     return lax.platform_dependent(
-        *residuals, g, cpu=gradients(_patch_product), default=gradients(_native)
+        *residuals, g, cpu=gradients(_patch_product), default=gradients(native_conv)
     )
 
 
 _small.defvjp(_forward, _backward)
 
 
-def _native(x, kernel, strides, padding):
+def native_conv(x, kernel, strides, padding):
+    """XLA's own convolution of [B, H, W, C] with [kh, kw, C, features]."""
     return lax.conv_general_dilated(
         x, kernel, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
     )

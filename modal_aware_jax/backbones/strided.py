@@ -13,7 +13,11 @@ import jax.numpy as jnp
 from jax import lax
 
 from modal_aware_jax.backbones.chunks import chunk, in_chunks
-from modal_aware_jax.backbones.small_maps import is_plain, small_map_conv
+from modal_aware_jax.backbones.small_maps import (
+    is_plain,
+    native_conv,
+    small_map_conv,
+)
 from modal_aware_jax.backbones.taps import explicit_padding, output_size, tap
 
 MIN_FEATURES = 64
@@ -62,21 +66,21 @@ def _gains(x, kernel, strides, options):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _conv(x, kernel, strides, padding):
-    return _native(x, kernel, strides, padding)
+    return native_conv(x, kernel, strides, padding)
 
 
 def _forward(x, kernel, strides, padding):
-    return _native(x, kernel, strides, padding), (x, kernel)
+    return native_conv(x, kernel, strides, padding), (x, kernel)
 
 
 def _backward(strides, padding, residuals, g):
     x, kernel = residuals
 
     def of_maps(x, kernel, g):
-        return jax.vjp(lambda x: _native(x, kernel, strides, padding), x)[1](g)[0]
+        return jax.vjp(lambda x: native_conv(x, kernel, strides, padding), x)[1](g)[0]
 
     def of_kernel(x, kernel, g):
-        return jax.vjp(lambda k: _native(x, k, strides, padding), kernel)[1](g)[0]
+        return jax.vjp(lambda k: native_conv(x, k, strides, padding), kernel)[1](g)[0]
 
     def by_products(x, kernel, g):
         return _gradient_of_kernel(x, g, kernel.shape, strides, padding)
@@ -87,12 +91,6 @@ def _backward(strides, padding, residuals, g):
 
 
 _conv.defvjp(_forward, _backward)
-
-
-def _native(x, kernel, strides, padding):
-    return lax.conv_general_dilated(
-        x, kernel, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
 
 
 def _gradient_of_kernel(x, g, kernel_shape, strides, padding):

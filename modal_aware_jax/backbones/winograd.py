@@ -22,7 +22,7 @@ import numpy as np
 from jax import lax
 
 from modal_aware_jax.backbones.chunks import chunk, in_chunks, put_chunk
-from modal_aware_jax.backbones.small_maps import is_plain
+from modal_aware_jax.backbones.small_maps import is_plain, native_conv
 from modal_aware_jax.backbones.strided import strided_conv
 from modal_aware_jax.backbones.taps import explicit_padding
 
@@ -97,9 +97,7 @@ _conv.defvjp(_forward, _backward)
 
 
 def _native(x, kernel):
-    return lax.conv_general_dilated(
-        x, kernel, (1, 1), ((1, 1), (1, 1)), dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
+    return native_conv(x, kernel, (1, 1), ((1, 1), (1, 1)))
 
 
 def _native_gradients(x, kernel, g):
