@@ -15,8 +15,9 @@ smaller kernel network), `squeezed` (that one, and an attention of low rank),
 A row: images per second, compile time, peak memory, achieved FLOP/s of the step, its
 convolutions counted as direct sums however they are done, and their share of the
 device's peak, the ratios ours / PyTorch (below 1: ours is faster), and the share of the
-step that the two blocks cost, from the same network without them. First of all, both sides start from the same weights in a small
-network, and their losses and gradients must agree. Writes OUT.json and OUT.md.
+step that the two blocks cost, from the same network without them. First of all, both
+sides start from the same weights in a small network, and their losses and gradients
+must agree. Writes OUT.json and OUT.md.
 """
 
 import argparse
@@ -146,8 +147,8 @@ class Trainer:
         start = time.perf_counter()
         self.update = lowered.compile()
         self.compile_s = time.perf_counter() - start
-        # Of the program for a GPU: there every convolution is the direct sum, before its
-        # optimisation nothing hides in library calls, and no loop counts only once.
+        # Of the program for a GPU before its optimisation: every convolution is the
+        # direct sum, nothing hides in library calls, and no loop counts only once.
         traced = update.trace(self.state, self.batch, self.key)
         program = traced.lower(lowering_platforms=("cuda",))
         self.flops = (program.cost_analysis() or {}).get("flops", 0)
