@@ -1,9 +1,9 @@
 """A strided convolution whose kernel's gradient needs no transposed maps.
 
 On CPU, XLA computes that gradient as a convolution of maps turned to [C, H, W, B], and
-while it writes them computes what comes before them once more: over large batches that
-takes longer than the convolution. Here every element of the kernel has a matrix product
-of its own (`benchmarks/cpu_rules.py`).
+in a network computes what comes before them once more while it writes them, which takes
+long over large batches. Here every element of the kernel has a matrix product of its
+own: no faster alone (`benchmarks/cpu_rules.py`), and without that second computation.
 """
 
 import functools
