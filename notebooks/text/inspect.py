@@ -198,7 +198,8 @@ for block in (0, 1):
         end="",
     )
     print(f" deviation {weights.std():.2f};", end=" ")
-    agree = np.corrcoef(weights, retold)[0, 1]
+    with np.errstate(invalid="ignore"):  # the weight of a single position is always 1
+        agree = np.corrcoef(weights, retold)[0, 1]
     print(f"correlation between own and another's tags {agree:.2f}")
 figure.tight_layout()
 plt.show()
