@@ -142,14 +142,14 @@ class Trainer:
         self.key = jax.random.key(0)
         update = make_update(graphdef, loss, tx)
         start = time.perf_counter()
-        lowered = update.lower(self.state, self.batch, self.key)
+        traced = update.trace(self.state, self.batch, self.key)
+        lowered = traced.lower()
         self.lower_s = time.perf_counter() - start
         start = time.perf_counter()
         self.update = lowered.compile()
         self.compile_s = time.perf_counter() - start
         # Of the program for a GPU before its optimisation: every convolution is the
         # direct sum, nothing hides in library calls, and no loop counts only once.
-        traced = update.trace(self.state, self.batch, self.key)
         program = traced.lower(lowering_platforms=("cuda",))
         self.flops = (program.cost_analysis() or {}).get("flops", 0)
 

@@ -9,7 +9,14 @@ from flax import nnx
 from jax.sharding import AxisType, Mesh
 from test_multimodal_hashing import TinyBackbone
 
-from modal_aware_jax.backbones import chunks, mobilenet, resnet, strided, winograd
+from modal_aware_jax.backbones import (
+    chunks,
+    mobilenet,
+    resnet,
+    small_maps,
+    strided,
+    winograd,
+)
 from modal_aware_jax.losses.triplet import triplet_ranking
 from modal_aware_jax.models import MultimodalHashing
 from modal_aware_jax.training import devices
@@ -74,7 +81,7 @@ def train(mesh):
 
 def convolve(mesh):
     """Two convolutions in chunks: value, gradients, and the program."""
-    winograd.MIN_FEATURES = strided.MIN_FEATURES = 4
+    small_maps.MIN_FEATURES = 4
     chunks.CHUNK = 64
 
     def loss(kernels, images):
@@ -113,9 +120,9 @@ if __name__ == "__main__":
         results[f"{name}-losses"] = np.array(losses)
         if name == "eight":
             results["program"] = np.array(program())
-            arrays, program = convolve(mesh)
-            results |= {f"convolved/{k}": array for k, array in enumerate(arrays)}
-            results["convolving"] = np.array(program)
+    arrays, program = convolve(devices.device_mesh())
+    results |= {f"convolved/{k}": array for k, array in enumerate(arrays)}
+    results["convolving"] = np.array(program)
     arrays, _ = convolve(one)
     results |= {f"convolved-one/{k}": array for k, array in enumerate(arrays)}
     np.savez(sys.argv[1], **results)

@@ -15,6 +15,8 @@ from jax import lax
 
 from modal_aware_jax.backbones.taps import explicit_padding, output_size, tap
 
+MIN_FEATURES = 64  # of wide convolutions, which have rules of their own
+
 
 def small_map_conv(x, kernel, strides, padding, **options):
     """Drop-in for `lax.conv_general_dilated` in `nnx.Conv`.
@@ -57,6 +59,17 @@ def is_plain(
         and x.shape[-1] == kernel.shape[2]
         and all(d == 1 for d in (*(lhs_dilation or ()), *(rhs_dilation or ())))
         and all(value is None for value in others.values())
+    )
+
+
+def is_wide(x, kernel, **options):
+    """Whether a convolution is plain, float32, of a known batch and many channels."""
+    return (
+        x.ndim == 4
+        and isinstance(x.shape[0], int)  # an exported batch may be any
+        and x.dtype == kernel.dtype == jnp.float32
+        and min(kernel.shape[2:]) >= MIN_FEATURES
+        and is_plain(x, kernel, **options)
     )
 
 

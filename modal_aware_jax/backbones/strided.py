@@ -14,13 +14,11 @@ from jax import lax
 
 from modal_aware_jax.backbones.chunks import chunk, in_chunks
 from modal_aware_jax.backbones.small_maps import (
-    is_plain,
+    is_wide,
     native_conv,
     small_map_conv,
 )
 from modal_aware_jax.backbones.taps import explicit_padding, output_size, tap
-
-MIN_FEATURES = 64
 
 
 def strided_conv(x, kernel, strides, padding, **options):
@@ -54,13 +52,9 @@ def strided_conv(x, kernel, strides, padding, **options):
 
 def _gains(x, kernel, strides, options):
     return (
-        x.ndim == 4
-        and isinstance(x.shape[0], int)  # an exported batch may be any
+        is_wide(x, kernel, **options)
         and max(kernel.shape[:2]) <= 3
-        and x.dtype == kernel.dtype == jnp.float32
-        and min(kernel.shape[2:]) >= MIN_FEATURES
         and max(strides) > 1
-        and is_plain(x, kernel, **options)
     )
 
 

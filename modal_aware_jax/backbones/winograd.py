@@ -22,7 +22,7 @@ import numpy as np
 from jax import lax
 
 from modal_aware_jax.backbones.chunks import chunk, in_chunks, put_chunk
-from modal_aware_jax.backbones.small_maps import is_plain, native_conv
+from modal_aware_jax.backbones.small_maps import is_wide, native_conv
 from modal_aware_jax.backbones.strided import strided_conv
 from modal_aware_jax.backbones.taps import explicit_padding
 
@@ -30,8 +30,6 @@ B_T = np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]])
 G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
 A_T = np.array([[1, 1, 1, 0], [0, 1, -1, -1]])
 MIRRORED = 3, 1, 2, 0  # the rows of G for a kernel in reverse
-
-MIN_FEATURES = 64
 
 
 def winograd_conv(x, kernel, strides, padding, **options):
@@ -63,15 +61,11 @@ def winograd_conv(x, kernel, strides, padding, **options):
 
 def _gains(x, kernel, strides, padding, options):
     return (
-        x.ndim == 4
-        and isinstance(x.shape[0], int)  # an exported batch may be any
+        is_wide(x, kernel, **options)
         and kernel.shape[:2] == (3, 3)
-        and x.dtype == kernel.dtype == jnp.float32
-        and min(kernel.shape[2:]) >= MIN_FEATURES
         and min(x.shape[1:3]) > 3
         and tuple(strides) == (1, 1)
         and explicit_padding(x.shape, kernel.shape, strides, padding) == ((1, 1),) * 2
-        and is_plain(x, kernel, **options)
     )
 
 
