@@ -17,6 +17,7 @@ from modal_aware_jax.backbones import (
     strided,
     winograd,
 )
+from modal_aware_jax.losses.expected_ap import expected_average_precision_loss
 from modal_aware_jax.losses.triplet import triplet_ranking
 from modal_aware_jax.models import MultimodalHashing
 from modal_aware_jax.training import devices
@@ -44,7 +45,9 @@ class Backbone(TinyBackbone):
 def loss_fn(model, batch, key):
     text = batch["text"] * jax.random.bernoulli(key, 0.9, batch["text"].shape)
     relaxed = model(batch["image"], text, train=True)
-    return triplet_ranking(jax.numpy.tanh(relaxed), batch["labels"])
+    h, labels = jax.numpy.tanh(relaxed), batch["labels"]
+    ranked = expected_average_precision_loss(h, labels, anchors=5)
+    return triplet_ranking(h, labels) + ranked
 
 
 def batches(count):

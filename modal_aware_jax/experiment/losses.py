@@ -16,6 +16,7 @@ from flax import nnx
 from modal_aware_jax.experiment.lookup import choose
 from modal_aware_jax.losses import central, pairwise, triplet
 from modal_aware_jax.losses.contrastive import contrastive
+from modal_aware_jax.losses.expected_ap import expected_average_precision_loss
 from modal_aware_jax.losses.triplet_graded import graded_margin, graded_weight
 from modal_aware_jax.losses.triplet_mining import active_triplets, batch_hard, semi_hard
 from modal_aware_jax.training.memory import CodeBank, StepCount
@@ -84,6 +85,10 @@ def _triplets(loss):
         return _after_tanh(functools.partial(loss, margin=margin))(setting)
 
     return make
+
+
+def _expected_ap(u, labels, *, weight):
+    return weight * expected_average_precision_loss(jnp.tanh(u), labels)
 
 
 def _dsh(setting, *, margin_per_bit, quantization_weight):
@@ -163,6 +168,7 @@ LOSSES = {
     "triplet_semi_hard": Loss(_triplets(semi_hard), QUARTER),
     "triplet_graded_margin": Loss(_triplets(graded_margin), QUARTER),
     "triplet_graded_weight": Loss(_triplets(graded_weight), QUARTER),
+    "expected_ap": Loss(_of_batch(_expected_ap), {"weight": 10.0}),
     "contrastive": Loss(_after_tanh(contrastive), {"margin": 2.0}),
     "dpsh": Loss(_of_batch(pairwise.dpsh), {"quantization_weight": 0.1}),
     "dpsh_bank": Loss(_dpsh_bank, {"quantization_weight": 0.1}, _bank),

@@ -6,6 +6,7 @@ Used by module, as in `losses.pairwise.dpsh(u, labels)`.
 from modal_aware_jax.losses import bank as bank
 from modal_aware_jax.losses import central as central
 from modal_aware_jax.losses import contrastive as contrastive
+from modal_aware_jax.losses import expected_ap as expected_ap
 from modal_aware_jax.losses import pairwise as pairwise
 from modal_aware_jax.losses import quantization as quantization
 from modal_aware_jax.losses import triplet as triplet
@@ -16,6 +17,7 @@ __all__ = [
     "bank",
     "central",
     "contrastive",
+    "expected_ap",
     "pairwise",
     "quantization",
     "triplet",
