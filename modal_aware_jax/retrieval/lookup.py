@@ -54,7 +54,7 @@ def hash_lookup(
     return HashLookup(*values.mean(axis=0).tolist())
 
 
-def _missed(count, relevant, taken) -> float:
+def missed(count, relevant, taken) -> float:
     """Probability that `taken` of `count` items hold none of `relevant`."""
     if relevant > count - taken:
         return 0.0
@@ -73,7 +73,7 @@ def expected_match(count, relevant, ns) -> np.ndarray:
     for column, n in enumerate(ns):
         result[:, column] = some & (start + size <= n)
         for i in np.flatnonzero(some & (start < n) & (start + size > n)):
-            result[i, column] = 1 - _missed(size[i], hits[i], n - start[i])
+            result[i, column] = 1 - missed(size[i], hits[i], n - start[i])
     return result
 
 
