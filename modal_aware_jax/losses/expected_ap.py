@@ -61,7 +61,9 @@ def expected_average_precision_loss(
         distance = (num_bits - wide @ code) / 2  # [B]
         # Rounding may carry a distance out of [0, K], where it would lose its weight.
         distance = jnp.clip(distance, 0, num_bits)
-        share = jnp.maximum(1 - jnp.abs(distance[:, None] - bins[None, :]), 0)  # [B, K + 1]
+        share = jnp.maximum(
+            1 - jnp.abs(distance[:, None] - bins[None, :]), 0
+        )  # [B, K + 1]
         share = jnp.where(own[:, None], 0, share)
         count = share.sum(axis=0)
         hits = jnp.sum(share, axis=0, where=relevant[:, None])
