@@ -9,7 +9,12 @@ The folder holds the images and one `.csv`, `.jsonl` or `.parquet` file with the
 
 from ml_collections import ConfigDict
 
-from modal_aware_jax.build import METHODS, default_options, parse_arguments
+from modal_aware_jax.build import (
+    METHODS,
+    default_options,
+    parse_arguments,
+    reader_options,
+)
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -21,7 +26,8 @@ def get_config(arg: str = "") -> ConfigDict:
             "data": {
                 "source": "folder",
                 "dir": "",
-                "options": {"on_problem": "stop"},
+                # Every option of the reader, data/folder.py:load, by its name.
+                "options": reader_options("folder", on_problem="stop"),
                 "image_size": 128,
                 "num_queries": 500,
                 "num_train": 2000,

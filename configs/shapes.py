@@ -7,7 +7,12 @@ An argument after a colon chooses a variant: `configs/shapes.py:method=concat,bi
 
 from ml_collections import ConfigDict
 
-from modal_aware_jax.build import METHODS, default_options, parse_arguments
+from modal_aware_jax.build import (
+    METHODS,
+    default_options,
+    parse_arguments,
+    reader_options,
+)
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -18,7 +23,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "seed": choice["seed"],
             "data": {
                 "source": "shapes",
-                "options": {"num_pairs": 4000, "image_size": 64},
+                "options": reader_options("shapes", num_pairs=4000, image_size=64),
                 "image_size": 64,
                 "num_queries": 500,
                 "num_train": 3000,

@@ -30,3 +30,4 @@ from modal_aware_jax.experiment.photographs import (
 )
 from modal_aware_jax.experiment.sources import SOURCES as SOURCES
 from modal_aware_jax.experiment.sources import collection as collection
+from modal_aware_jax.experiment.sources import reader_options as reader_options

@@ -167,7 +167,7 @@ def test_everything_is_reported_at_the_end_and_skipped_on_demand(
         ("missing label file", "mirflickr25k_annotations_v080"),
     }
     message = str(caught.value)
-    assert "7 problems in the input" in message and "on_problem='skip'" in message
+    assert "7 problems in the input" in message and "options.on_problem=skip" in message
     assert "replace it by an intact copy" in message and "Truncated" in message
     listing = message.split("one a line: ")[1].split("\n")[0]
     with open(listing) as file:

@@ -251,7 +251,7 @@ def test_the_records_are_a_tensorflow_dataset(tmp_path, load):
 def test_where_prepared_data_cannot_be_written_is_said(tmp_path):
     write_flickr(tmp_path / "data")
     (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match="file/x cannot be made .*prepared_dir=DIR"):
+    with pytest.raises(ValueError, match="file/x cannot be made .*prepared_dir=FOLDER"):
         flickr25k.load(tmp_path / "data", prepared_dir=tmp_path / "file" / "x")
 
 

@@ -159,7 +159,7 @@ def _given_vocabulary(directory, vocabulary):
             raise ValueError(
                 f"flickr25k.load: {directory} has {len(files)} vocabularies "
                 f"({', '.join(file.name for file in files)}). Say which one to take "
-                "with vocabulary=FILE."
+                "with --config.data.options.vocabulary=FILE."
             )
         if not files:
             return None
@@ -217,7 +217,11 @@ def _scan(images, annotations, *, words, min_tag_count, keep_all, label_names):
         if found is not None:
             tags[number] = found
     if words is None:
-        words = text.tag_vocabulary(tags.values(), min_count=min_tag_count)
+        words = text.tag_vocabulary(
+            tags.values(),
+            min_count=min_tag_count,
+            option="--config.data.options.min_tag_count",
+        )
     position = {word: i for i, word in enumerate(words)}
     pairs = []
     for number, found in tags.items():

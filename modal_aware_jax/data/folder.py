@@ -20,6 +20,7 @@ from collections.abc import Sequence
 
 from modal_aware_jax.data import text as words_of
 from modal_aware_jax.data.collection import Collection
+from modal_aware_jax.data.given_names import given_names
 from modal_aware_jax.data.prepare import Pair, Scan, load_or_prepare, source_directory
 from modal_aware_jax.data.problems import Problem
 from modal_aware_jax.data.table import find_table, read_table
@@ -35,7 +36,7 @@ def load(
     text_column: str = "text",
     label_column: str = "labels",
     tag_separator: str | None = None,
-    label_names: Sequence[str] | None = None,
+    label_names: Sequence[str] | str | None = None,
     vocabulary: str | os.PathLike | Sequence[str] | None = None,
     min_word_count: int = 2,
     max_words: int | None = 5000,
@@ -77,6 +78,7 @@ def load(
         raise ValueError(f"folder.load: there is no table {path}.")
     if vocabulary is not None:
         vocabulary = words_of.given_vocabulary(vocabulary, "folder.load")
+    label_names = given_names(label_names)
     columns = (image_column, text_column, label_column)
 
     rows, problems = read_table(path, columns)
@@ -187,7 +189,7 @@ def _scan(
         elif unknown:
             message = (
                 f"{', '.join(map(repr, unknown))} of {image} is none of the "
-                f"{len(known)} known labels"
+                f"{len(known)} known labels (--config.data.options.label_names)"
             )
             leave_out("unknown label", row, message)
         else:
@@ -199,7 +201,10 @@ def _scan(
     if vocabulary is None and good:
         documents = [words for *_, words, _ in good]
         vocabulary = words_of.tag_vocabulary(
-            documents, min_count=min(min_word_count, len(good)), max_size=max_words
+            documents,
+            min_count=min(min_word_count, len(good)),
+            max_size=max_words,
+            option="--config.data.options.min_word_count",
         )
     word_at = {word: i for i, word in enumerate(vocabulary or ())}
     label_at = {label: i for i, label in enumerate(label_names)}

@@ -23,6 +23,7 @@ from typing import NamedTuple
 from modal_aware_jax.data import text as words_of
 from modal_aware_jax.data.collection import Collection
 from modal_aware_jax.data.folder import split_labels
+from modal_aware_jax.data.given_names import given_names
 from modal_aware_jax.data.prepare import Pair, Scan, load_or_prepare, source_directory
 from modal_aware_jax.data.problems import DataProblems, Problem
 from modal_aware_jax.data.table import read_table
@@ -47,10 +48,12 @@ class Annotation(NamedTuple):
 def load(
     directory: str | os.PathLike,
     *,
-    text_fields: Sequence[str] = ("description",),
+    text_fields: Sequence[str] | str = ("description",),
     min_word_count: int = 1,
     max_words: int | None = 2912,
+    vocabulary: str | os.PathLike | Sequence[str] | None = None,
     keep_unlabelled: bool = False,
+    allow_empty_text: bool = False,
     stored_size: int | None = 256,
     on_problem: str = "stop",
     prepared_dir: str | os.PathLike | None = None,
@@ -63,7 +66,9 @@ def load(
       text_fields: names of the fields of `Annotation` whose words are the text.
       min_word_count: words of fewer pairs are left out of the vocabulary.
       max_words: size of the vocabulary, the most frequent words; None: no limit.
+      vocabulary: the words, or a file with one a line, in place of the two above.
       keep_unlabelled: keep images that the label files do not name.
+      allow_empty_text: keep images whose fields have no words.
       stored_size: images are reduced to this shorter side; None keeps all sizes.
       on_problem: 'stop' raises DataProblems after everything was looked at; 'skip'
         leaves out what is wrong and says what.
@@ -75,24 +80,37 @@ def load(
       image has are left out of the label names.
     """
     directory = source_directory(NAME, directory)
+    text_fields = given_names(text_fields) or ("description",)
     unknown = sorted(set(text_fields) - set(Annotation._fields))
     if unknown:
         raise ValueError(
             f"iapr_tc12.load: text_fields are some of {', '.join(Annotation._fields)}; "
-            f"got {', '.join(unknown)}."
+            f"got {', '.join(unknown)}. Name them with "
+            "--config.data.options.text_fields=title,description."
         )
+    if vocabulary is not None:
+        vocabulary = words_of.given_vocabulary(vocabulary, "iapr_tc12.load")
     root, label_files = _find_files(directory)
     return load_or_prepare(
         NAME,
         lambda: _scan(
-            root, label_files, text_fields, min_word_count, max_words, keep_unlabelled
+            root,
+            label_files,
+            text_fields,
+            min_word_count=min_word_count,
+            max_words=max_words,
+            vocabulary=vocabulary,
+            keep_unlabelled=keep_unlabelled,
+            allow_empty_text=allow_empty_text,
         ),
         inputs=[root / ANNOTATIONS, root / "images", *label_files],
         options=dict(
             text_fields=list(text_fields),
-            min_word_count=min_word_count,
-            max_words=max_words,
+            min_word_count=None if vocabulary else min_word_count,
+            max_words=None if vocabulary else max_words,
+            vocabulary=vocabulary,
             keep_unlabelled=keep_unlabelled,
+            allow_empty_text=allow_empty_text,
         ),
         stored_size=stored_size,
         on_problem=on_problem,
@@ -160,7 +178,17 @@ def _label_texts(root):
         yield from root.glob(f"{depth}labels.txt")
 
 
-def _scan(root, label_files, text_fields, min_word_count, max_words, keep_unlabelled):
+def _scan(
+    root,
+    label_files,
+    text_fields,
+    *,
+    min_word_count,
+    max_words,
+    vocabulary,
+    keep_unlabelled,
+    allow_empty_text,
+):
     problems, counts = [], Counter()
     if label_files[0].suffix == ".csv":
         labels = _read_label_table(label_files[0], problems)
@@ -182,7 +210,7 @@ def _scan(root, label_files, text_fields, min_word_count, max_words, keep_unlabe
             message = f"image {number} was described before, in {seen[number]}"
             problems.append(Problem("duplicate id", str(path), message))
             counts["pairs left out: duplicate id"] += 1
-        elif not words:
+        elif not words and not allow_empty_text:
             message = f"{', '.join(text_fields)} has no words"
             problems.append(Problem("empty text", str(path), message))
             counts["pairs left out: empty text"] += 1
@@ -196,13 +224,15 @@ def _scan(root, label_files, text_fields, min_word_count, max_words, keep_unlabe
         del labels[number]
     used = (labels[number] for number, *_ in good if number in labels)
     label_names = sorted(set().union(*used)) if good else []
-    vocabulary = ()
-    if good:
+    if vocabulary is None and good:
         documents = [words for *_, words in good]
         vocabulary = words_of.tag_vocabulary(
-            documents, min_count=min_word_count, max_size=max_words
+            documents,
+            min_count=min_word_count,
+            max_size=max_words,
+            option="--config.data.options.min_word_count",
         )
-    word_at = {word: i for i, word in enumerate(vocabulary)}
+    word_at = {word: i for i, word in enumerate(vocabulary or ())}
     label_at = {label: i for i, label in enumerate(label_names)}
     pairs = []
     for number, annotation, words in good:
@@ -218,7 +248,7 @@ def _scan(root, label_files, text_fields, min_word_count, max_words, keep_unlabe
                 labels=sorted(label_at[label] for label in labels.get(number, ())),
             )
         )
-    return Scan(pairs, vocabulary, label_names, problems, counts)
+    return Scan(pairs, vocabulary or (), label_names, problems, counts)
 
 
 def _decode(content):

@@ -25,6 +25,7 @@ import numpy as np
 
 from modal_aware_jax.data import text
 from modal_aware_jax.data.collection import Collection
+from modal_aware_jax.data.given_names import given_names
 from modal_aware_jax.data.prepare import Pair, Scan, load_or_prepare, source_directory
 from modal_aware_jax.data.problems import DataProblems, Problem
 
@@ -39,7 +40,7 @@ def load(
     directory: str | os.PathLike,
     *,
     num_labels: int = 21,
-    label_names: Sequence[str] | None = None,
+    label_names: Sequence[str] | str | None = None,
     keep_untagged: bool = True,
     stored_size: int | None = 256,
     on_problem: str = "stop",
@@ -67,7 +68,7 @@ def load(
     """
     directory = source_directory(NAME, directory)
     found = _find_files(directory)
-    label_names = None if label_names is None else tuple(label_names)
+    label_names = given_names(label_names)
     unknown = sorted(set(label_names or ()) - set(found["labels"]))
     if unknown:
         raise ValueError(

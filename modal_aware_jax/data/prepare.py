@@ -110,7 +110,7 @@ def load_or_prepare(
       scan: finds the pairs; called only where nothing is prepared yet.
       inputs: the files and folders that the source reads.
       options: the source's options, as JSON values.
-      stored_size: images are reduced to this shorter side; None keeps all sizes.
+      stored_size: images are reduced to this shorter side; None and 0 keep all sizes.
       on_problem: 'stop' raises DataProblems with everything that is wrong, after all
         has been looked at; 'skip' leaves out what is wrong, and says so.
       prepared_dir: where preparations are kept; None: `modal_aware_jax` in the
@@ -121,6 +121,7 @@ def load_or_prepare(
         raise ValueError(
             f"{name}: on_problem must be 'stop' or 'skip', got {on_problem!r}."
         )
+    stored_size = stored_size or None
     options = {**options, "stored_size": stored_size}
     root = pathlib.Path(prepared_dir or default_prepared_dir()).expanduser()
     target = root.absolute() / f"{name}-{fingerprint(name, inputs, options)}"
@@ -221,7 +222,7 @@ def _prepare(name, scan, target, options, stored_size, console):
     except OSError as error:
         raise ValueError(
             f"{name}: {target.parent} cannot be made ({error}). Say where prepared "
-            "data may be kept with prepared_dir=DIRECTORY."
+            "data may be kept with --config.data.options.prepared_dir=FOLDER."
         ) from error
     _remove_abandoned(target)
     console.print(f"{name}: preparing {target}", markup=False)

@@ -18,10 +18,11 @@ ADVICE = {
     "missing label file": "extract or download the annotations again",
     "unreadable file": "extract or download it again",
     "tiny image": "replace it by the real image, or remove the pair",
-    "empty text": "write its tags, remove the pair, or allow pairs without text",
+    "empty text": "write its tags, remove the pair, or allow pairs without text with "
+    "--config.data.options.allow_empty_text=true",
     "not UTF-8": "save the file as UTF-8",
     "malformed line": "correct the line",
-    "unknown label": "correct the name, or add it to the known labels",
+    "unknown label": "correct the name, or the list of the known labels",
     "duplicate id": "remove or rename all but one",
 }
 
@@ -60,7 +61,7 @@ class DataProblems(ValueError):
         if skippable:
             lines.append(
                 "Correct the input, or leave the named pairs or entries out with "
-                "on_problem='skip'."
+                "--config.data.options.on_problem=skip."
             )
         super().__init__("\n".join(lines))
 

@@ -63,7 +63,10 @@ def split(
     order = random.permutation(num_pairs)
     if queries_per_label is None:
         if num_queries is None:
-            raise ValueError("split: give num_queries or queries_per_label.")
+            raise ValueError(
+                "split: give --config.data.num_queries=NUMBER or, where the config "
+                "has it, queries_per_label."
+            )
         _check_sizes(num_pairs, num_queries, num_train, num_validation)
         query = order[:num_queries]
     else:
@@ -95,7 +98,9 @@ def _check_sizes(num_pairs, num_queries, num_train, num_validation):
         raise ValueError(
             f"split: {num_queries} queries + {num_train} training pairs + "
             f"{num_validation} validation queries = {wanted}, but the collection "
-            f"has {num_pairs} pairs, {wanted - num_pairs} too few. Ask for fewer."
+            f"has {num_pairs} pairs, {wanted - num_pairs} too few. Ask for fewer: "
+            "--config.data.num_queries=, --config.data.num_train=, "
+            "--config.data.num_validation=."
         )
 
 

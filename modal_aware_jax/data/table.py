@@ -29,7 +29,8 @@ def find_table(directory: pathlib.Path) -> pathlib.Path:
     names = ", ".join(path.name for path in found) or "none"
     raise ValueError(
         f"{directory} must hold one table (.csv, .jsonl or .parquet), but {len(found)} "
-        f"are there ({names}). Say which one to read with table=FILE."
+        f"are there ({names}). Say which one to read with "
+        "--config.data.options.table=FILE."
     )
 
 
@@ -60,7 +61,9 @@ def _check_columns(path, found, columns):
         raise ValueError(
             f"{path}: the table has no column {', '.join(map(repr, missing))}; it has "
             f"{', '.join(map(repr, found)) or 'none'}. Rename a column, or name the "
-            "ones to read with image_column=, text_column=, label_column=."
+            "ones to read with --config.data.options.image_column=NAME, "
+            "--config.data.options.text_column=NAME, "
+            "--config.data.options.label_column=NAME."
         )
 
 

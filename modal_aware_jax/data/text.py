@@ -27,13 +27,15 @@ def tag_vocabulary(
     *,
     min_count: int = 20,
     max_size: int | None = None,
+    option: str = "the count",
 ) -> tuple[str, ...]:
     """The words used by at least `min_count` documents, most frequent first.
 
     Args:
       documents: the words of each document; a word counts once in each.
       min_count: in how many documents a word must occur.
-      max_size: keep only so many of the most frequent; None keeps all.
+      max_size: keep only so many of the most frequent; None and 0 keep all.
+      option: what sets `min_count`, for the message.
 
     Returns:
       T words; equally frequent words in alphabetical order.
@@ -54,9 +56,9 @@ def tag_vocabulary(
         raise ValueError(
             f"tag_vocabulary: none of the {len(counts)} words of {num_documents} "
             f"documents occurs in {min_count} of them (the most frequent, {word!r}, "
-            f"in {count}). Lower the count."
+            f"in {count}). Lower {option}."
         )
-    return tuple(frequent[:max_size])
+    return tuple(frequent[: max_size or None])
 
 
 def read_vocabulary(path: str | os.PathLike) -> tuple[str, ...]:

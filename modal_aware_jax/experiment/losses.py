@@ -209,7 +209,12 @@ def loss_options(config) -> dict[str, Any]:
 
 
 def settled(config) -> dict[str, Any]:
-    """The config's values, with the options of its own loss only: what the run is."""
+    """The config's values, with the options of its own loss only: what the run is.
+
+    Of the data's options it has those that were given.
+    """
     values = config.to_dict()
     values["loss"]["options"] = loss_options(config.loss)
+    options = values["data"].get("options", {})
+    values["data"]["options"] = {k: v for k, v in options.items() if v is not None}
     return values

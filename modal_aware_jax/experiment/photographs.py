@@ -7,6 +7,7 @@ file adds its collection and the queries.
 from modal_aware_jax.experiment.arguments import parse_arguments
 from modal_aware_jax.experiment.losses import default_options
 from modal_aware_jax.experiment.methods import METHODS
+from modal_aware_jax.experiment.sources import reader_options
 
 WEIGHTS = {
     "mobilenet_v2": "mobilenet_v2_imagenet_tf.safetensors",
@@ -49,7 +50,7 @@ def photograph_settings(
       choice: of `photograph_arguments`. The quick variant keeps the backbone frozen and
         computes its lower maps once.
       source: name of the collection in `SOURCES`.
-      options: of its reader.
+      options: of its reader; the config has a place for each of the others.
       queries: how many the data's split sets aside, under the names that it takes.
     """
     method, backbone = choice["method"], choice["backbone"]
@@ -59,7 +60,7 @@ def photograph_settings(
         "data": {
             "source": source,
             "dir": "",
-            "options": options,
+            "options": reader_options(source, **options),
             "image_size": 192 if quick else 160,
             **queries,
             "num_train": 10_000,

@@ -1,5 +1,12 @@
 """Names of data sources, and the collection and the split that a config names."""
 
+import functools
+import inspect
+import typing
+from collections.abc import Callable
+
+from ml_collections import config_dict
+
 from modal_aware_jax.data import (
     flickr25k,
     folder,
@@ -12,6 +19,7 @@ from modal_aware_jax.data.collection import Collection
 from modal_aware_jax.experiment.lookup import choose
 
 
+@functools.wraps(shapes.load)
 def _shapes(directory, **options):
     del directory  # nothing to read
     return shapes.load(**options)
@@ -26,10 +34,52 @@ SOURCES = {
 }
 
 
+def reader_options(source: str, **given) -> dict:
+    """A config's `data.options`: those given, and a place for each other of the reader.
+
+    A place holds nothing, which leaves the reader its default, and takes a value of the
+    option's type: `--config.data.options.table=FILE`. Names and lists of names are text
+    there, with commas between the names.
+
+    Args:
+      source: name of the source in `SOURCES`.
+      **given: values that the config gives itself.
+
+    Example:
+      >>> options = reader_options("folder", on_problem="stop")
+      >>> options["on_problem"], options["table"].get()
+      ('stop', None)
+    """
+    load = choose("data source", SOURCES, source)
+    places = {
+        name: config_dict.placeholder(_option_type(hint))
+        for name, hint in _option_hints(load).items()
+    }
+    return {**places, **given}
+
+
+def _option_hints(load: Callable) -> dict:
+    """The type hints of a reader's keywords, in their order."""
+    keywords = inspect.signature(load, eval_str=True).parameters.values()
+    return {
+        keyword.name: keyword.annotation
+        for keyword in keywords
+        if keyword.kind is keyword.KEYWORD_ONLY
+    }
+
+
+def _option_type(hint) -> type:
+    """The type of an option on the command line; text where it is no number."""
+    kinds = [kind for kind in typing.get_args(hint) or (hint,) if kind is not None]
+    return next((kind for kind in (bool, int, float) if kind in kinds), str)
+
+
 def collection(config) -> Collection:
     """Reads (and on first use prepares) the pairs of `config.data`."""
     load = choose("data source", SOURCES, config.source)
-    return load(config.get("dir", ""), **config.get("options", {}))
+    options = config.get("options", {})
+    given = {name: value for name, value in options.items() if value is not None}
+    return load(config.get("dir", ""), **given)
 
 
 def split_of(config, pairs: Collection) -> protocol.Split:
