@@ -1,4 +1,4 @@
-"""What the CPU rules of `modal_aware_jax/backbones` bring, in one alternating run.
+"""What the CPU rules of `modal_aware_jax/cpu` bring, in one alternating run.
 
     JAX_PLATFORMS=cpu python benchmarks/cpu_rules.py [--rounds=5] [--network]
 
@@ -20,16 +20,9 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
-from modal_aware_jax.backbones import batch_norm as batch_norm_rule
-from modal_aware_jax.backbones import (
-    depthwise,
-    max_pool,
-    mobilenet,
-    resnet,
-    small_maps,
-    strided,
-    winograd,
-)
+from modal_aware_jax.backbones import mobilenet, resnet
+from modal_aware_jax.cpu import batch_norm as batch_norm_rule
+from modal_aware_jax.cpu import depthwise, max_pool, small_maps, strided, winograd
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 

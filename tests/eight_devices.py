@@ -9,14 +9,8 @@ from flax import nnx
 from jax.sharding import AxisType, Mesh
 from test_multimodal_hashing import TinyBackbone
 
-from modal_aware_jax.backbones import (
-    chunks,
-    mobilenet,
-    resnet,
-    small_maps,
-    strided,
-    winograd,
-)
+from modal_aware_jax.backbones import mobilenet, resnet
+from modal_aware_jax.cpu import chunks, small_maps, strided, winograd
 from modal_aware_jax.losses.expected_ap import expected_average_precision_loss
 from modal_aware_jax.losses.triplet import triplet_ranking
 from modal_aware_jax.models import MultimodalHashing

@@ -9,14 +9,15 @@ import pytest
 from flax import nnx
 from jax import lax
 
-from modal_aware_jax.backbones import chunks, resnet
-from modal_aware_jax.backbones.batch_norm import BatchNorm, batch_norm
-from modal_aware_jax.backbones.depthwise import depthwise_conv
-from modal_aware_jax.backbones.max_pool import max_pool
+from modal_aware_jax.backbones import resnet
 from modal_aware_jax.backbones.resnet import ResNet18
-from modal_aware_jax.backbones.small_maps import small_map_conv
-from modal_aware_jax.backbones.strided import strided_conv
-from modal_aware_jax.backbones.winograd import winograd_conv
+from modal_aware_jax.cpu import chunks
+from modal_aware_jax.cpu.batch_norm import BatchNorm, batch_norm
+from modal_aware_jax.cpu.depthwise import depthwise_conv
+from modal_aware_jax.cpu.max_pool import max_pool
+from modal_aware_jax.cpu.small_maps import small_map_conv
+from modal_aware_jax.cpu.strided import strided_conv
+from modal_aware_jax.cpu.winograd import winograd_conv
 from modal_aware_jax.training.update import split_model
 
 NHWC = ("NHWC", "HWIO", "NHWC")

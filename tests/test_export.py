@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 from test_end_to_end import tiny_config
 
 from modal_aware_jax import build, modes
-from modal_aware_jax.backbones.depthwise import depthwise_conv
+from modal_aware_jax.cpu.depthwise import depthwise_conv
 from modal_aware_jax.data import pipeline
 from modal_aware_jax.hashing.exported import export_encoder, load_encoder
 from modal_aware_jax.modes.encode import in_vocabulary

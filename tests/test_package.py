@@ -29,6 +29,8 @@ FLOW = (
     "retrieval",
     "report",
 )
+# Beside the flow: rules for XLA's CPU backend, which backbones alone read.
+CPU = "cpu"
 # What puts the parts together may import any of them.
 ASSEMBLY = {
     "main",
@@ -135,7 +137,7 @@ print(len(xla_bridge._backends))
 @pytest.mark.parametrize(
     "module",
     ["modal_aware_jax"]
-    + [f"modal_aware_jax.{part}" for part in FLOW if (PACKAGE / part).is_dir()],
+    + [f"modal_aware_jax.{part}" for part in (*FLOW, CPU) if (PACKAGE / part).is_dir()],
 )
 def test_every_public_name_exists_and_has_a_docstring(module):
     module = importlib.import_module(module)
@@ -163,15 +165,31 @@ def test_imports_point_left_along_the_data_flow():
     wrong = []
     for name, tree in sources():
         here = name.split("/")[0].removesuffix(".py")
-        if here == "__init__" or here in ASSEMBLY:
+        if here in ("__init__", CPU) or here in ASSEMBLY:
             continue
         assert here in FLOW, f"{name} is in no folder of the data flow"
-        reachable = FLOW[: FLOW.index(here) + 1]
+        reachable = (*FLOW[: FLOW.index(here) + 1], CPU)  # who may: the next test
         wrong += [
             f"{name} imports {module}"
             for module, _ in imports_of(tree)
             if module.startswith("modal_aware_jax") and part_of(module) not in reachable
         ]
+    assert not wrong
+
+
+def test_cpu_rules_are_read_by_backbones_and_read_jax_and_flax_only():
+    wrong = []
+    for name, tree in sources():
+        here = name.split("/")[0]
+        for module, _ in imports_of(tree):
+            package = module.split(".")[0]
+            if package == "modal_aware_jax":
+                reads_rules = part_of(module) == CPU
+                allowed = reads_rules == (here == CPU) or (here == "backbones")
+            else:
+                allowed = here != CPU or package in BARE_IMPORTS | {"flax"}
+            if not allowed:
+                wrong.append(f"{name} imports {module}")
     assert not wrong
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from modal_aware_jax.backbones.pointwise import pointwise_conv
+from modal_aware_jax.cpu.pointwise import pointwise_conv
 
 
 @pytest.mark.parametrize("size", [1, 2, 5])

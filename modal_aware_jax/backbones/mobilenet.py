@@ -3,9 +3,9 @@
 import jax
 from flax import nnx
 
-from modal_aware_jax.backbones.batch_norm import BatchNorm
-from modal_aware_jax.backbones.depthwise import depthwise_conv
-from modal_aware_jax.backbones.pointwise import pointwise_conv
+from modal_aware_jax.cpu.batch_norm import BatchNorm
+from modal_aware_jax.cpu.depthwise import depthwise_conv
+from modal_aware_jax.cpu.pointwise import pointwise_conv
 
 # (expansion, channels, blocks, first stride), Table 2 of arXiv:1801.04381.
 STAGES = (

@@ -3,9 +3,9 @@
 import jax
 from flax import nnx
 
-from modal_aware_jax.backbones.batch_norm import BatchNorm
-from modal_aware_jax.backbones.max_pool import max_pool
-from modal_aware_jax.backbones.winograd import winograd_conv
+from modal_aware_jax.cpu.batch_norm import BatchNorm
+from modal_aware_jax.cpu.max_pool import max_pool
+from modal_aware_jax.cpu.winograd import winograd_conv
 
 
 class ConvNorm(nnx.Module):

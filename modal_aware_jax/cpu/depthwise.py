@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from modal_aware_jax.backbones.taps import explicit_padding, spread, tap
+from modal_aware_jax.cpu.taps import explicit_padding, spread, tap
 
 
 def depthwise_conv(x, kernel, strides, padding, **options):

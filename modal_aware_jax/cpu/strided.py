@@ -12,13 +12,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from modal_aware_jax.backbones.chunks import chunk, in_chunks
-from modal_aware_jax.backbones.small_maps import (
-    is_wide,
-    native_conv,
-    small_map_conv,
-)
-from modal_aware_jax.backbones.taps import explicit_padding, output_size, tap
+from modal_aware_jax.cpu.chunks import chunk, in_chunks
+from modal_aware_jax.cpu.small_maps import is_wide, native_conv, small_map_conv
+from modal_aware_jax.cpu.taps import explicit_padding, output_size, tap
 
 
 def strided_conv(x, kernel, strides, padding, **options):

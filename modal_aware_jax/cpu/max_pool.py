@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from modal_aware_jax.backbones.taps import spread, tap
+from modal_aware_jax.cpu.taps import spread, tap
 
 # Window, strides and padding of the two steps.
 ALONG_ROWS = (1, 3), (1, 2), ((0, 0), (1, 1))

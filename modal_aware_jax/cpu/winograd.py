@@ -21,10 +21,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from modal_aware_jax.backbones.chunks import chunk, in_chunks, put_chunk
-from modal_aware_jax.backbones.small_maps import is_wide, native_conv
-from modal_aware_jax.backbones.strided import strided_conv
-from modal_aware_jax.backbones.taps import explicit_padding
+from modal_aware_jax.cpu.chunks import chunk, in_chunks, put_chunk
+from modal_aware_jax.cpu.small_maps import is_wide, native_conv
+from modal_aware_jax.cpu.strided import strided_conv
+from modal_aware_jax.cpu.taps import explicit_padding
 
 B_T = np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]])
 G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from modal_aware_jax.backbones.taps import explicit_padding, output_size, tap
+from modal_aware_jax.cpu.taps import explicit_padding, output_size, tap
 
 MIN_FEATURES = 64  # of wide convolutions, which have rules of their own
 
