@@ -14,6 +14,7 @@ from modal_aware_jax.blocks.channel_attention import (
 from modal_aware_jax.blocks.kernel_network import KernelNetwork
 from modal_aware_jax.blocks.modal_aware import ModalAwareBlock
 from modal_aware_jax.blocks.position_kernel import PositionKernel
+from modal_aware_jax.blocks.similarity_interaction import SimilarityInteraction
 from modal_aware_jax.fusion.compact_bilinear import (
     CompactBilinear,
     PooledCompactBilinear,
@@ -47,5 +48,6 @@ __all__ = [
     "PooledCompactBilinear",
     "PositionKernel",
     "ResNet18",
+    "SimilarityInteraction",
     "SqueezedChannelAttention",
 ]

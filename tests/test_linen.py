@@ -128,6 +128,11 @@ MODULES = {
     ),
     "PooledCompactBilinear": (TWO, (IMAGE, TEXT), JOINT),
     "PositionKernel": (PAIR, (IMAGE, TEXT), (IMAGE, TEXT)),
+    "SimilarityInteraction": (
+        {"features": 4, "num_heads": 2, "hidden_features": 6},
+        ((2, 3, 4), (2, 5, 4)),
+        ((2, 3, 4), (2, 5, 4)),
+    ),
     "SqueezedChannelAttention": (PAIR, (IMAGE, TEXT), (IMAGE, TEXT)),
 }
 COLLECTIONS = {

@@ -7,6 +7,7 @@ from modal_aware_jax.blocks.channel_attention import (
 from modal_aware_jax.blocks.kernel_network import KernelNetwork
 from modal_aware_jax.blocks.modal_aware import ModalAwareBlock, PassThrough
 from modal_aware_jax.blocks.position_kernel import PositionKernel
+from modal_aware_jax.blocks.similarity_interaction import SimilarityInteraction
 
 __all__ = [
     "ChannelAttention",
@@ -14,5 +15,6 @@ __all__ = [
     "ModalAwareBlock",
     "PassThrough",
     "PositionKernel",
+    "SimilarityInteraction",
     "SqueezedChannelAttention",
 ]
