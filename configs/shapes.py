@@ -67,7 +67,9 @@ def get_config(arg: str = "") -> ConfigDict:
                 "cached_maps": False,
                 "cached_means": False,
                 "map_crop": 0,
-                # Validation queries search so many pairs each epoch; 0: all others.
+                # Validation queries search pairs that are not trained on (or
+                # "database": all others), and so many of them each epoch (0: all).
+                "validation_search": "unseen",
                 "validation_database": 0,
                 "checkpoint_steps": 0,
                 "workers": 0,

@@ -127,7 +127,8 @@ class Kept:
             except json.JSONDecodeError:
                 continue  # a last line cut short by a crash
             if row.pop("what") == what and row.pop("run") == runs.get(_cell(row)):
-                self._take(row)
+                if "map_unseen" in row:  # an earlier version did not measure it
+                    self._take(row)
 
     def add(self, row: dict) -> None:
         """Takes a row, on disk before it returns."""

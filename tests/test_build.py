@@ -54,10 +54,16 @@ def test_weights_are_found_beside_and_above_the_data(tmp_path):
 
 def test_validation_searches_the_database_without_its_queries():
     parts = split(100, num_queries=10, num_train=50, num_validation=8, seed=0)
-    whole = validation_database(parts, None)
+    whole = validation_database(parts, "database")
     assert set(whole) == set(parts.database) - set(parts.validation)
-    some = validation_database(parts, 20)
-    assert len(some) == 20 and set(some) < set(whole)
+    unseen = validation_database(parts)
+    assert set(unseen) == set(whole) - set(parts.train) and len(unseen) == 32
+    some = validation_database(parts, size=20)
+    assert len(some) == 20 and set(some) < set(unseen)
+    all_trained = split(100, num_queries=10, num_train=82, num_validation=8, seed=0)
+    assert len(validation_database(all_trained)) == 82  # nothing is unseen
+    with pytest.raises(ValueError, match="validation_search 'unsen'.*Did you mean"):
+        validation_database(parts, "unsen")
     np.testing.assert_array_equal(some, np.sort(some))
 
 

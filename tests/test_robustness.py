@@ -141,8 +141,9 @@ from modal_aware_jax.compare.cells import Cell
 from modal_aware_jax.compare.perturbed import Condition
 from modal_aware_jax.robustness import Kept
 path, cell = pathlib.Path(sys.argv[1]), Cell("text", 32, 0)
-row = {**cell._asdict(), **Condition("blur", "", 2)._asdict(), "map": 0.5}
-Kept(path, {"queries": 7}, {cell: "a"}).add(row)
+row = {**cell._asdict(), **Condition("blur", "", 2)._asdict(), "map": 0.4}
+Kept(path, {"queries": 7}, {cell: "a"}).add(row)  # without unseen pairs: not taken
+Kept(path, {"queries": 7}, {cell: "a"}).add({**row, "map": 0.5, "map_unseen": 0.3})
 path.write_text(path.read_text() + '{"method": "te')  # cut short by a crash
 for what, run in ((7, "a"), (8, "a"), (7, "b")):
     print(*[r["map"] for r in Kept(path, {"queries": what}, {cell: run}).rows.values()])

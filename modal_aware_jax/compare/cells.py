@@ -10,8 +10,10 @@ import numpy as np
 
 from modal_aware_jax.build import METHODS, choose, settled
 from modal_aware_jax.compare.origin import provenance
+from modal_aware_jax.retrieval.evaluate import PARTS
 
 ARRAYS = ("average_precision", "radius_precision", "radius_recall")
+PART_NAMES = tuple(part.name for part in PARTS)
 # Values of `config.training` that say how a run is carried out, not what comes out.
 HOW = ("workers", "cache_dir", "cached_means", "checkpoint_steps", "tensor_parallel")
 BY_NUMBER = ("precision_at", "recall_at", "ndcg_at")
@@ -40,7 +42,7 @@ class Finished(NamedTuple):
     """What a finished cell left.
 
     Attributes:
-      result: of `retrieval.evaluate.evaluate`.
+      result: of `retrieval.evaluate.evaluate_parts`.
       seconds: of training, validation and evaluation; None where it was not recorded.
       made: commit, versions and hardware, as `provenance` gives them.
     """
@@ -107,14 +109,9 @@ def read_cell(directory: pathlib.Path, config) -> Finished | None:
     try:
         record = json.loads(path.read_text())
         stored = record["fingerprint"]
-        result = dict(record["result"])
-        for key in ARRAYS:
-            result[key] = np.asarray(result[key], float)
-        for key in BY_NUMBER:
-            values = result.get(key, {})
-            result[key] = {int(n): float(value) for n, value in values.items()}
-        for key in ("map_expected", "map_index"):
-            result[key] = float(result[key])
+        result = _read_result(record["result"])
+        for part in result.keys() & PART_NAMES:
+            result[part] = _read_result(result[part])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{path} is damaged ({type(error).__name__}: {error}). Delete this file: "
@@ -126,6 +123,18 @@ def read_cell(directory: pathlib.Path, config) -> Finished | None:
             "--workdir, or delete that folder to run the cell anew."
         )
     return Finished(result, record.get("seconds"), record.get("made"))
+
+
+def _read_result(stored):
+    result = dict(stored)
+    for key in ARRAYS:
+        result[key] = np.asarray(result[key], float)
+    for key in BY_NUMBER:
+        values = result.get(key, {})
+        result[key] = {int(n): float(value) for n, value in values.items()}
+    for key in ("map_expected", "map_index"):
+        result[key] = float(result[key])
+    return result
 
 
 def find_cells(config, workdir: pathlib.Path) -> tuple[dict, list[str]]:

@@ -183,6 +183,9 @@ def measure(
         database as the queries are.
     """
     pairs, parts = perturbed.experiment.collection, perturbed.experiment.split
+    places = {"map": np.arange(len(parts.database))}
+    unseen = np.flatnonzero(~np.isin(parts.database, parts.train))
+    places["map_unseen"] = unseen if len(unseen) else places["map"]
     groups = {}
     for condition in wanted:
         image = (condition.image, condition.level if condition.image else 0)
@@ -199,11 +202,14 @@ def measure(
                 database = perturbed.codes(parts.database, image, distinct, bar.advance)
         for condition, cell in itertools.product(some, perturbed.readers):
             key = cell, texts[condition]
-            score = mean_average_precision(
-                query[key],
-                clean_database[cell] if database is None else database[key],
-                pairs.labels[queries],
-                pairs.labels[parts.database],
-                num_bits=cell.bits,
-            )
-            yield {**cell._asdict(), **condition._asdict(), "map": score}
+            searched = clean_database[cell] if database is None else database[key]
+            scores = {}
+            for name, rows in places.items():
+                scores[name] = mean_average_precision(
+                    query[key],
+                    searched[rows],
+                    pairs.labels[queries],
+                    pairs.labels[parts.database[rows]],
+                    num_bits=cell.bits,
+                )
+            yield {**cell._asdict(), **condition._asdict(), **scores}

@@ -5,7 +5,7 @@ import statistics
 import numpy as np
 
 from modal_aware_jax.build import METHODS
-from modal_aware_jax.compare.cells import Cell, Finished
+from modal_aware_jax.compare.cells import PART_NAMES, Cell, Finished
 from modal_aware_jax.compare.published import published
 from modal_aware_jax.report.paired_bootstrap import paired_bootstrap
 
@@ -39,7 +39,9 @@ def summarise(
 
     Returns:
       dicts of method, title, bits, seeds (their number), map, map_sd, map_index, lead,
-      lead_low, lead_high, lead_seeds, published, seconds (median of a cell).
+      lead_low, lead_high, lead_seeds, published, seconds (median of a cell); of the
+      parts of the database map_seen, map_unseen, map_unseen_sd and the lead on unseen
+      pairs, unseen_lead and so on, None where no cell was scored so.
     """
     rows = []
     for bits in sorted({cell.bits for cell in finished}):
@@ -50,6 +52,8 @@ def summarise(
                 continue
             scores = [one.result["map_expected"] for one in cells.values()]
             index = [one.result["map_index"] for one in cells.values()]
+            base = {} if method == methods[0] else ours
+            unseen = lead(of_part(base, "unseen"), of_part(cells, "unseen"))
             seconds = [one.seconds for one in cells.values() if one.seconds]
             rows.append(
                 {
@@ -60,7 +64,16 @@ def summarise(
                     "map": float(np.mean(scores)),
                     "map_sd": float(np.std(scores, ddof=1)) if len(cells) > 1 else None,
                     "map_index": float(np.mean(index)),
-                    **lead({} if method == methods[0] else ours, cells),
+                    **lead(base, cells),
+                    "map_seen": map_of_part(cells, "seen")[0],
+                    **dict(
+                        zip(
+                            ("map_unseen", "map_unseen_sd"),
+                            map_of_part(cells, "unseen"),
+                            strict=True,
+                        )
+                    ),
+                    **{f"unseen_{key}": value for key, value in unseen.items()},
                     "published": published(source, method, bits, text),
                     "seconds": statistics.median(seconds) if seconds else None,
                 }
@@ -75,6 +88,25 @@ def of_method(finished, method: str, bits: int) -> dict[int, Finished]:
         for cell, one in sorted(finished.items())
         if (cell.method, cell.bits) == (method, bits)
     }
+
+
+def of_part(cells: dict[int, Finished], part: str) -> dict[int, Finished]:
+    """The cells that were scored on a part of the database, with that part's result."""
+    return {
+        seed: one._replace(result=one.result[part])
+        for seed, one in cells.items()
+        if part in one.result
+    }
+
+
+def map_of_part(cells, part: str) -> tuple[float | None, float | None]:
+    """Mean and standard deviation over the seeds of a part's MAP; None where none."""
+    own = of_part(cells, part).values()
+    scores = [one.result["map_expected"] for one in own]
+    if not scores:
+        return None, None
+    deviation = float(np.std(scores, ddof=1)) if len(scores) > 1 else None
+    return float(np.mean(scores)), deviation
 
 
 def lead(ours: dict[int, Finished], theirs: dict[int, Finished]) -> dict:
@@ -109,12 +141,22 @@ def mean_result(cells: dict[int, Finished]) -> dict:
     precision = np.mean([result["radius_precision"] for result in results], axis=0)
     found = (recall > 0).all(axis=0)
     ns = results[0]["precision_at"]
-    return results[0] | {
-        "map_expected": float(np.mean([r["map_expected"] for r in results])),
-        "map_index": float(np.mean([r["map_index"] for r in results])),
-        "precision_at": {
-            n: float(np.mean([r["precision_at"][n] for r in results])) for n in ns
-        },
-        "radius_precision": precision,
-        "radius_recall": np.where(found, recall.mean(axis=0), 0.0),
+    parts = {
+        part: mean_result(of_part(cells, part))
+        for part in PART_NAMES
+        if all(part in result for result in results)
     }
+    first = {key: value for key, value in results[0].items() if key not in PART_NAMES}
+    return (
+        first
+        | parts
+        | {
+            "map_expected": float(np.mean([r["map_expected"] for r in results])),
+            "map_index": float(np.mean([r["map_index"] for r in results])),
+            "precision_at": {
+                n: float(np.mean([r["precision_at"][n] for r in results])) for n in ns
+            },
+            "radius_precision": precision,
+            "radius_recall": np.where(found, recall.mean(axis=0), 0.0),
+        }
+    )

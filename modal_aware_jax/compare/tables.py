@@ -1,35 +1,56 @@
 """The rows of a comparison as Markdown and as LaTeX (booktabs)."""
 
 
-def score(row: dict) -> str:
-    """MAP, with its standard deviation over seeds where there are several.
+def score(row: dict, column: str = "map") -> str:
+    """A column's MAP, with its standard deviation over seeds where there are several.
 
     >>> score({"map": 0.65, "map_sd": 0.01}), score({"map": 0.65, "map_sd": None})
     ('0.6500 ± 0.0100', '0.6500')
+    >>> score({"map_unseen": None}, "map_unseen")
+    ''
     """
-    deviation = "" if row["map_sd"] is None else f" ± {row['map_sd']:.4f}"
-    return f"{row['map']:.4f}{deviation}"
+    if row[column] is None:
+        return ""
+    deviation = row.get(f"{column}_sd")
+    deviation = "" if deviation is None else f" ± {deviation:.4f}"
+    return f"{row[column]:.4f}{deviation}"
 
 
 def long_markdown(rows: list[dict], first: str) -> str:
-    """A line a method and code length, with everything."""
-    lines = [
-        f"| method | bits | MAP | seeds | {first} minus it (95 % interval) "
-        "| published | s a cell |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    """A line a method and code length, with everything.
+
+    Scores of unseen pairs have columns where a row has any.
+    """
+    parts = any(row.get("map_unseen") is not None for row in rows)
+    minus = f"{first} minus it (95 % interval)"
+    head = ["method", "bits", "MAP", "seeds", minus]
+    if parts:
+        head += ["MAP, trained pairs", "MAP, unseen pairs", f"unseen: {minus}"]
+    head += ["published", "s a cell"]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for row in rows:
-        lead = ""
-        if row["lead"] is not None:
-            lead = "{lead:+.4f} ({lead_low:+.4f} to {lead_high:+.4f})".format(**row)
+        cells = [row["title"], str(row["bits"]), score(row), str(row["seeds"])]
+        cells += [lead_text(row)]
+        if parts:
+            cells += [score(row, "map_seen"), score(row, "map_unseen")]
+            cells += [lead_text(row, "unseen_")]
         published = "" if row["published"] is None else f"{row['published']:.4f}"
         seconds = "" if row["seconds"] is None else f"{row['seconds']:.0f}"
-        cells = (
-            *(row["title"], str(row["bits"]), score(row), str(row["seeds"])),
-            *(lead, published, seconds),
-        )
+        cells += [published, seconds]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def lead_text(row: dict, prefix: str = "") -> str:
+    """A lead with its interval, '' where there is none.
+
+    >>> lead_text({"lead": 0.01, "lead_low": 0.0, "lead_high": 0.02})
+    '+0.0100 (+0.0000 to +0.0200)'
+    """
+    if row[f"{prefix}lead"] is None:
+        return ""
+    middle, low, high = (row[f"{prefix}lead{end}"] for end in ("", "_low", "_high"))
+    return f"{middle:+.4f} ({low:+.4f} to {high:+.4f})"
 
 
 def grid(rows: list[dict], value) -> tuple[list[int], list[list]]:
@@ -47,12 +68,21 @@ def grid(rows: list[dict], value) -> tuple[list[int], list[list]]:
     return lengths, lines
 
 
-def grid_markdown(rows: list[dict]) -> str:
-    """MAP of the methods by code length; the best of a column is bold."""
-    best = best_of(rows)
-    lengths, lines = grid(
-        rows, lambda row: f"**{score(row)}**" if row in best else score(row)
-    )
+def grid_markdown(rows: list[dict], column: str = "map") -> str:
+    """A column's MAP of the methods by code length; the best of a length is bold.
+
+    Args:
+      rows: of `summarise`.
+      column: 'map', 'map_seen' or 'map_unseen'.
+    """
+    rows = [row for row in rows if row[column] is not None]
+    best = best_of(rows, column)
+
+    def shown(row):
+        text = score(row, column)
+        return f"**{text}**" if row in best else text
+
+    lengths, lines = grid(rows, shown)
     head = ["method", *(f"{bits} bits" for bits in lengths)]
     table = [head, ["---"] * len(head), *lines]
     return "".join(
@@ -60,43 +90,55 @@ def grid_markdown(rows: list[dict]) -> str:
     )
 
 
-def best_of(rows: list[dict]) -> list[dict]:
-    """The rows with the highest MAP of their code length, to four digits."""
+def best_of(rows: list[dict], column: str = "map") -> list[dict]:
+    """The rows with a column's highest MAP of their code length, to four digits."""
     highest = {}
     for row in rows:
-        top = max(highest.get(row["bits"], 0.0), round(row["map"], 4))
+        top = max(highest.get(row["bits"], 0.0), round(row[column], 4))
         highest[row["bits"]] = top
-    return [row for row in rows if round(row["map"], 4) == highest[row["bits"]]]
+    return [row for row in rows if round(row[column], 4) == highest[row["bits"]]]
 
 
 def latex(rows: list[dict], *, caption: str, label: str) -> str:
-    """A booktabs table: MAP by code length, with published MAP beside it where known.
+    """A booktabs table: MAP by code length, of all and of unseen pairs, and published.
 
-    It needs `\\usepackage{booktabs}`. The best measured MAP of a column is bold.
+    It needs `\\usepackage{booktabs}`. The best measured MAP of a column is bold; groups
+    of columns without a number are left out.
     """
-    best = best_of(rows)
 
-    def measured(row):
-        digits = f"{row['map']:.4f}"
-        text = rf"\textbf{{{digits}}}" if row in best else digits
-        if row["map_sd"] is not None:
-            text += rf" {{\scriptsize$\pm$ {row['map_sd']:.4f}}}"
-        return text
+    def measured(column):
+        best = best_of([row for row in rows if row[column] is not None], column)
+
+        def shown(row):
+            if row[column] is None:
+                return None
+            digits = f"{row[column]:.4f}"
+            text = rf"\textbf{{{digits}}}" if row in best else digits
+            if row[f"{column}_sd"] is not None:
+                text += rf" {{\scriptsize$\pm$ {row[f'{column}_sd']:.4f}}}"
+            return text
+
+        return shown
 
     def of_paper(row):
         return None if row["published"] is None else f"{row['published']:.4f}"
 
-    lengths, lines = grid(rows, measured)
-    _, papers = grid(rows, of_paper)
-    width, has_papers = len(lengths), any(any(line[1:]) for line in papers)
-    groups, rules = [rf"\multicolumn{{{width}}}{{c}}{{measured}}"], [(2, width + 1)]
-    heads = [f"{bits} bits" for bits in lengths]
-    body = [[escape(line[0]), *line[1:]] for line in lines]
-    if has_papers:
-        groups.append(rf"\multicolumn{{{width}}}{{c}}{{published}}")
-        rules.append((width + 2, 2 * width + 1))
-        heads += heads
-        body = [line + paper[1:] for line, paper in zip(body, papers, strict=True)]
+    lengths, lines = grid(rows, lambda row: None)
+    body = [[escape(line[0])] for line in lines]
+    width, groups, rules, heads = len(lengths), [], [], []
+    for name, value in (
+        ("measured", measured("map")),
+        ("measured, unseen pairs", measured("map_unseen")),
+        ("published", of_paper),
+    ):
+        columns = [line[1:] for line in grid(rows, value)[1]]
+        if not any(map(any, columns)):
+            continue
+        start = 2 + len(heads)
+        groups.append(rf"\multicolumn{{{width}}}{{c}}{{{name}}}")
+        rules.append((start, start + width - 1))
+        heads += [f"{bits} bits" for bits in lengths]
+        body = [line + own for line, own in zip(body, columns, strict=True)]
     rows_of_text = [
         " & ".join(["", *groups]),
         " & ".join(["method", *heads]),

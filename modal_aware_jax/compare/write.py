@@ -1,6 +1,7 @@
 """The report of a comparison: tables, curves and one page."""
 
 import csv
+import itertools
 import json
 import pathlib
 
@@ -14,6 +15,7 @@ from modal_aware_jax.compare.summary import (
     in_order,
     mean_result,
     of_method,
+    of_part,
     summarise,
 )
 from modal_aware_jax.compare.tables import grid_markdown, latex, long_markdown
@@ -59,8 +61,7 @@ def write_comparison(
     (directory / "comparison.json").write_text(written + "\n")
     table = long_markdown(rows, METHODS[methods[0]].title)
     notes = _notes(rows, left_out)
-    sections = [grid_markdown(rows), table, *notes]
-    (directory / "comparison.md").write_text("\n".join(sections))
+    (directory / "comparison.md").write_text("\n".join([*grids(rows), table, *notes]))
     caption = f"MAP on {config.data.source}. " + " ".join(notes)
     (directory / "comparison.tex").write_text(
         latex(rows, caption=caption.strip(), label="tab:comparison")
@@ -87,12 +88,24 @@ def _write_ablation(directory, finished, data):
     for row in rows:
         if row["method"] == "concat":
             row["title"] = "w/o both (Concat)"
-    table = grid_markdown(rows) + "\n" + long_markdown(rows, METHODS[methods[0]].title)
-    (directory / "ablation.md").write_text(table)
+    table = long_markdown(rows, METHODS[methods[0]].title)
+    (directory / "ablation.md").write_text("\n".join([*grids(rows), table]))
     caption = f"Ablation on {data['source']}, MAP."
     (directory / "ablation.tex").write_text(
         latex(rows, caption=caption, label="tab:ablation")
     )
+
+
+def grids(rows: list[dict]) -> list[str]:
+    """MAP by code length as Markdown: of the whole database, and of unseen pairs."""
+    if all(row["map_unseen"] is None for row in rows):
+        return [grid_markdown(rows)]
+    return [
+        "MAP of the whole database, training pairs included (the papers' protocol):\n",
+        grid_markdown(rows),
+        "MAP of the pairs that were not trained on:\n",
+        grid_markdown(rows, "map_unseen"),
+    ]
 
 
 def _notes(rows, left_out):
@@ -113,21 +126,31 @@ def _write_csv(path, rows):
 
 
 def _draw(directory, finished, methods):
-    """Both figures of each code length -> (description, path) pairs for the page."""
+    """The figures of each code length -> (description, path) pairs for the page.
+
+    Over the whole database, and over unseen pairs where cells were scored so.
+    """
     curves = []
-    for bits in sorted({cell.bits for cell in finished}):
+    lengths = sorted({cell.bits for cell in finished})
+    for bits, part in itertools.product(lengths, ("", "unseen")):
+        own = {m: of_method(finished, m, bits) for m in methods}
+        if part:
+            own = {method: of_part(cells, part) for method, cells in own.items()}
         results = {
             METHODS[method].title: mean_result(cells)
-            for method in methods
-            if (cells := of_method(finished, method, bits))
+            for method, cells in own.items()
+            if cells
         }
+        if not results:
+            continue
         for name, draw, what in (
             ("precision_recall", draw_precision_recall, "Precision over recall"),
             ("precision_at", draw_precision_at, "Precision among the N nearest"),
         ):
-            path = directory / f"{name}_{bits}.png"
+            path = directory / f"{'_'.join(filter(None, (name, part)))}_{bits}.png"
             draw(results, path)
-            curves.append((f"{what} at {bits} bits, mean over the seeds", path))
+            where = f"{part} pairs, mean" if part else "mean"
+            curves.append((f"{what} at {bits} bits, {where} over the seeds", path))
     return curves
 
 

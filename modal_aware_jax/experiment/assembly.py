@@ -66,6 +66,7 @@ class Experiment:
     cached_means: bool
     cache_dir: pathlib.Path
     checkpoint_steps: int | None
+    validation_search: str
     validation_database: int | None
     workers: int
 
@@ -145,6 +146,7 @@ def experiment(config, pairs: Collection | None = None) -> Experiment:
             training.get("cache_dir", "") or default_prepared_dir() / "maps"
         ),
         checkpoint_steps=training.checkpoint_steps or None,
+        validation_search=training.get("validation_search", "unseen"),
         validation_database=training.validation_database or None,
         workers=training.workers,
     )

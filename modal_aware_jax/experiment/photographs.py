@@ -108,8 +108,10 @@ def photograph_settings(
             "cached_means": quick,
             "map_crop": 0,
             "cache_dir": "",
-            # Validation queries search so many pairs each epoch; 0: all others.
-            "validation_database": 2000,
+            # Validation queries search pairs that are not trained on (or "database":
+            # all others), and so many of them each epoch (0: all).
+            "validation_search": "unseen",
+            "validation_database": 0,
             "checkpoint_steps": 0 if quick else 50,
             "workers": 0,
             # Devices that share the wide text weights, split along their width.

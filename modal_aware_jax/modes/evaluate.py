@@ -11,7 +11,7 @@ from modal_aware_jax.build import Experiment
 from modal_aware_jax.modes.encoder import Encoder, lower_maps, variables_of
 from modal_aware_jax.report import write_report
 from modal_aware_jax.retrieval.codes_file import read_codes
-from modal_aware_jax.retrieval.evaluate import evaluate
+from modal_aware_jax.retrieval.evaluate import evaluate, evaluate_parts
 from modal_aware_jax.retrieval.top_k import search
 from modal_aware_jax.training.checkpoint import load_model
 from modal_aware_jax.training.errors import DataError
@@ -45,8 +45,8 @@ def report_run(experiment, encoder, variables, workdir, history=None) -> dict:
     """Encodes queries and database once and writes `report/` and the codes.
 
     Returns:
-      `retrieval.evaluate.evaluate`'s result for the test queries; an empty dict in
-      all processes but the first, which writes.
+      `retrieval.evaluate.evaluate_parts`' result for the test queries; an empty dict
+      in all processes but the first, which writes.
     """
     pairs, parts = experiment.collection, experiment.split
     with explain_read_errors(workdir):
@@ -55,12 +55,14 @@ def report_run(experiment, encoder, variables, workdir, history=None) -> dict:
         if not is_first():
             return {}
         pages = list(examples(pairs, parts, query, database))
-    results = evaluate(
+    trained = np.isin(parts.database, parts.train)
+    results = evaluate_parts(
         query,
         database,
         pairs.labels[parts.query],
         pairs.labels[parts.database],
         num_bits=experiment.num_bits,
+        trained=trained,
     )
     directory = workdir / "report"
     with explain_write_errors(directory):
@@ -78,6 +80,7 @@ def report_run(experiment, encoder, variables, workdir, history=None) -> dict:
             database_ids=pairs.ids[parts.database],
             query_labels=pairs.labels[parts.query],
             database_labels=pairs.labels[parts.database],
+            database_trained=trained,
             num_bits=experiment.num_bits,
         )
         if history:

@@ -5,7 +5,7 @@ import pathlib
 import jax
 import numpy as np
 
-from modal_aware_jax.build import Experiment
+from modal_aware_jax.build import Experiment, choose
 from modal_aware_jax.data import pipeline, protocol
 from modal_aware_jax.modes.encoder import Encoder, lower_maps
 from modal_aware_jax.modes.evaluate import report_run
@@ -15,6 +15,9 @@ from modal_aware_jax.training import update as updates
 from modal_aware_jax.training.loop import fit
 from modal_aware_jax.training.processes import all_rows, is_first
 from modal_aware_jax.training.workdir import explain_write_errors
+
+# Names of `training.validation_search`, and whether training pairs are left out.
+SEARCHED = {"unseen": True, "database": False}
 
 
 def train(experiment: Experiment, workdir: pathlib.Path) -> dict:
@@ -70,7 +73,9 @@ def fit_run(experiment: Experiment, workdir: pathlib.Path):
         experiment.model, experiment.is_trained
     )
     encoder = Encoder(experiment, maps)
-    searched = validation_database(parts, experiment.validation_database)
+    searched = validation_database(
+        parts, experiment.validation_search, experiment.validation_database
+    )
 
     def validate(state):
         variables = (state.params, state.stats)
@@ -112,9 +117,25 @@ def fit_run(experiment: Experiment, workdir: pathlib.Path):
     return encoder, variables, fitted.history
 
 
-def validation_database(parts: protocol.Split, size: int | None) -> np.ndarray:
-    """What the validation queries search: the database without them, or some of it."""
+def validation_database(
+    parts: protocol.Split, search: str = "unseen", size: int | None = None
+) -> np.ndarray:
+    """What the validation queries search.
+
+    Args:
+      parts: the split.
+      search: 'unseen', the pairs of the database that are not trained on: choices made
+        on training pairs favour what remembers them; or 'database', all of it. Where
+        every other pair is trained on, the whole database is searched.
+      size: draw so many of them; None takes all.
+
+    Returns:
+      Sorted positions in the collection; the validation queries are not among them.
+    """
     searched = np.setdiff1d(parts.database, parts.validation)
+    unseen = np.setdiff1d(searched, parts.train)
+    if choose("training.validation_search", SEARCHED, search) and len(unseen):
+        searched = unseen
     if size is None or size >= len(searched):
         return searched
     chosen = np.random.RandomState(0).permutation(len(searched))[:size]

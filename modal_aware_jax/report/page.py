@@ -5,7 +5,7 @@ import html
 import io
 import pathlib
 
-from modal_aware_jax.report.tables import cells, summary
+from modal_aware_jax.report.tables import cells, summary, with_parts
 from modal_aware_jax.report.thumbnail import thumbnail
 
 SIDE = 132  # of a thumbnail, in pixels
@@ -44,7 +44,9 @@ figure { margin: 0; font-size: .8rem; line-height: 1.3; overflow-wrap: anywhere;
 CONVENTIONS = (
     "MAP takes the expectation over random orders of items at equal Hamming distance, "
     "MAP (index) ranks them by their position in the database. P@N is the precision "
-    "among the N nearest. A query for which nothing is relevant counts 0."
+    "among the N nearest. A query for which nothing is relevant counts 0. Training "
+    "pairs lie in the database: “trained pairs” searches them alone, “unseen pairs” "
+    "all others, which is what new items meet."
 )
 
 
@@ -92,7 +94,7 @@ def render_page(results: dict, *, curves=(), examples=(), title: str) -> str:
 
 def render_table(results: dict) -> str:
     """The summary as an HTML table, the best score of a column bold."""
-    rows = summary(results)
+    rows = summary(with_parts(results))
     header, *body = cells(rows)
     scores = [h for h in header if isinstance(rows[0][h], float)]
     best = {h: max(row[h] for row in rows) for h in scores} if len(rows) > 1 else {}

@@ -14,12 +14,14 @@ LEVEL_NAMES = ("mild", "medium", "strong")
 CLAIMS = (("both", 5.0), ("one", 4.0))
 
 
-def drops(rows: Iterable[dict]) -> list[dict]:
+def drops(rows: Iterable[dict], score: str = "map") -> list[dict]:
     """The fall in MAP of each method under each condition, mean over its seeds.
 
     Args:
       rows: dicts of `method`, `seed`, `image` and `text` (names of perturbations, ''
-        for none), `level` (1 to 3; 0 for clean) and `map`.
+        for none), `level` (1 to 3; 0 for clean), `map` over the whole database and,
+        where it was measured, `map_unseen` over what was not trained on.
+      score: which of the two falls.
 
     Returns:
       dicts of `method`, `image`, `text`, `level`, `clean`, `map`, `drop` (difference)
@@ -32,7 +34,7 @@ def drops(rows: Iterable[dict]) -> list[dict]:
     """
     rows = list(rows)
     clean = {
-        (row["method"], row["seed"]): row["map"] for row in rows if row["level"] == 0
+        (row["method"], row["seed"]): row[score] for row in rows if row["level"] == 0
     }
     grouped = {}
     for row in rows:
@@ -42,7 +44,7 @@ def drops(rows: Iterable[dict]) -> list[dict]:
     result = []
     for (method, image, text, level), some in grouped.items():
         before = np.array([clean[method, row["seed"]] for row in some])
-        after = np.array([row["map"] for row in some])
+        after = np.array([row[score] for row in some])
         result.append(
             {
                 "method": method,
@@ -99,11 +101,14 @@ def claims(table: Sequence[dict], method: str) -> list[dict]:
     return result
 
 
-def markdown(table: Sequence[dict], *, method: str, doses: dict, note: str) -> str:
+def markdown(
+    table: Sequence[dict], unseen=(), *, method: str, doses: dict, note: str
+) -> str:
     """Doses, drops by method, and the claims, as Markdown.
 
     Args:
       table: of `drops`.
+      unseen: of `drops` over unseen pairs; () where they were not measured.
       method: the full model, which the claims are about.
       doses: {perturbation: (unit, (mild, medium, strong))}.
       note: what was perturbed, on how many queries, by which seed.
@@ -112,12 +117,22 @@ def markdown(table: Sequence[dict], *, method: str, doses: dict, note: str) -> s
     lines += ["|---|---|---:|---:|---:|"]
     for name, (unit, values) in doses.items():
         lines.append(f"| {name} | {unit} | {' | '.join(f'{v:g}' for v in values)} |")
+    places = (("whole database", table), ("unseen pairs", unseen))
+    for place, some in places:
+        if some:
+            lines += ["", f"Fall in MAP over the {place}, in percent of the clean MAP,"]
+            lines += ["mean over the levels:", "", *_drop_table(some)]
+    for place, some in places:
+        if some:
+            lines += ["", f"The papers' claims, for {method}, over the {place}:", ""]
+            lines += _claim_table(some, method)
+    return "\n".join(lines) + "\n"
+
+
+def _drop_table(table):
     names = list(dict.fromkeys(name_of(row) for row in table))
     names.sort(key=lambda name: " + " in name)  # one modality first
-    lines += [
-        "",
-        "Fall in MAP, in percent of the clean MAP, mean over the levels:",
-        "",
+    lines = [
         f"| method | clean MAP | {' | '.join(names)} | one, mean | both, mean |",
         f"|---|{'---:|' * (len(names) + 3)}",
     ]
@@ -127,10 +142,11 @@ def markdown(table: Sequence[dict], *, method: str, doses: dict, note: str) -> s
         cells += [mean_percent(table, method=name, kind=k) for k in ("one", "both")]
         shown = " | ".join("–" if np.isnan(v) else f"{v:.2f}" for v in cells)
         lines.append(f"| {name} | {clean:.4f} | {shown} |")
-    lines += [
-        "",
-        f"The papers' claims, for {method}:",
-        "",
+    return lines
+
+
+def _claim_table(table, method):
+    lines = [
         "| perturbed | level | claimed | measured | holds |",
         "|---|---|---:|---:|---|",
     ]
@@ -142,7 +158,7 @@ def markdown(table: Sequence[dict], *, method: str, doses: dict, note: str) -> s
             f"| {words[row['kind']]} | {level} | < {row['limit']:g} % | "
             f"{row['percent']:.2f} % | {'yes' if row['holds'] else 'no'} |"
         )
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def draw(table: Sequence[dict], path: pathlib.Path, *, doses: dict) -> None:
@@ -206,12 +222,18 @@ def write_robustness(
     directory: pathlib.Path, rows: Iterable[dict], *, method: str, doses: dict, note
 ) -> str:
     """Writes robustness.csv, .md and .png -> the Markdown."""
-    table = drops(rows)
+    rows = list(rows)
+    table, unseen = drops(rows), []
+    if all("map_unseen" in row for row in rows):
+        unseen = drops(rows, "map_unseen")
+    places = (("whole", table), ("unseen", unseen))
     with open(directory / "robustness.csv", "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(table[0]), lineterminator="\n")
+        columns = ["database", *table[0]]
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(table)
-    text = markdown(table, method=method, doses=doses, note=note)
+        for place, some in places:
+            writer.writerows({"database": place, **row} for row in some)
+    text = markdown(table, unseen, method=method, doses=doses, note=note)
     (directory / "robustness.md").write_text(text, encoding="utf-8")
     draw(table, directory / "robustness.png", doses=doses)
     return text

@@ -10,6 +10,8 @@ import pathlib
 
 import numpy as np
 
+from modal_aware_jax.retrieval.evaluate import PARTS
+
 
 def summary(results: dict) -> list[dict]:
     """One flat row a method: {column: text or number}, the same columns in each.
@@ -36,6 +38,22 @@ def summary(results: dict) -> list[dict]:
     ]
 
 
+def with_parts(results: dict) -> dict:
+    """Evaluations by name, each followed by those of its parts of the database.
+
+    >>> part = {"map_expected": 0.7}
+    >>> list(with_parts({"ours": {"map_expected": 0.8, "unseen": part}}))
+    ['ours', 'ours, unseen pairs']
+    """
+    rows = {}
+    for name, result in results.items():
+        rows[name] = result
+        for part in PARTS:
+            if part.name in result:
+                rows[f"{name}, {part.title}"] = result[part.name]
+    return rows
+
+
 def _at(values, n):
     return float(values[n]) if n in values else math.nan
 
@@ -53,7 +71,7 @@ def cells(rows: list[dict]) -> list[list[str]]:
 
 def format_results(results: dict) -> str:
     """An aligned table for the terminal."""
-    table = cells(summary(results))
+    table = cells(summary(with_parts(results)))
     widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
     lines = []
     for row in table:
@@ -65,7 +83,7 @@ def format_results(results: dict) -> str:
 
 
 def markdown(results: dict) -> str:
-    header, *body = cells(summary(results))
+    header, *body = cells(summary(with_parts(results)))
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *body]
     escaped = [[text.replace("|", "\\|") for text in line] for line in lines]
     return "".join(f"| {' | '.join(line)} |\n" for line in escaped)
@@ -94,7 +112,7 @@ def write_tables(directory, results: dict) -> None:
     directory = pathlib.Path(directory)
     text = json.dumps(plain(results), indent=1, allow_nan=False)
     (directory / "metrics.json").write_text(text + "\n", encoding="utf-8")
-    rows = summary(results)
+    rows = summary(with_parts(results))
     with open(directory / "metrics.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()

@@ -4,7 +4,7 @@ import pathlib
 
 from modal_aware_jax.report.curves import draw_precision_at, draw_precision_recall
 from modal_aware_jax.report.page import write_page
-from modal_aware_jax.report.tables import write_tables
+from modal_aware_jax.report.tables import with_parts, write_tables
 
 
 def write_report(
@@ -34,8 +34,9 @@ def write_report(
     directory = pathlib.Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     write_tables(directory, results)
-    draw_precision_recall(results, directory / "precision_recall.png")
-    draw_precision_at(results, directory / "precision_at.png")
+    drawn = with_parts(results)
+    draw_precision_recall(drawn, directory / "precision_recall.png")
+    draw_precision_at(drawn, directory / "precision_at.png")
     curves = [
         (
             "Precision over recall, one point for each Hamming radius",

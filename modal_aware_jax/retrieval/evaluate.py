@@ -1,5 +1,7 @@
 """One pass over the database gives everything a report shows."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 from modal_aware_jax.retrieval.graded import ndcg_at
@@ -15,6 +17,65 @@ from modal_aware_jax.retrieval.metrics import (
 )
 from modal_aware_jax.retrieval.order import map_ranked
 from modal_aware_jax.retrieval.ranking import iterate_counts
+
+
+class Part(NamedTuple):
+    """A part of the database that is scored by itself.
+
+    Attributes:
+      name: its key in `evaluate_parts`' result.
+      title: what reports call it.
+    """
+
+    name: str
+    title: str
+
+
+# By the papers' protocols the training pairs lie in the database: what a network
+# remembers of them and what it makes of new items are two scores.
+PARTS = (Part("seen", "trained pairs"), Part("unseen", "unseen pairs"))
+
+
+def evaluate_parts(
+    query, database, query_labels, database_labels, *, num_bits: int, trained
+) -> dict:
+    """`evaluate` over the whole database, over its training pairs and over the others.
+
+    >>> code = np.array([[0], [1], [3]], np.uint32)
+    >>> result = evaluate_parts(code[:1], code, [1], [1, 0, 1], num_bits=2,
+    ...                         trained=[True, True, False])
+    >>> result["seen"]["map_expected"], result["unseen"]["num_database"]
+    (1.0, 1)
+
+    Args:
+      query, database, query_labels, database_labels, num_bits: as for `evaluate`.
+      trained: bool [N], whether an item of the database was trained on.
+
+    Returns:
+      `evaluate`'s dict of the whole database, with `seen` and `unseen`, the same dict
+      of either part; a part without items is left out.
+
+    Raises:
+      ValueError: `trained` is not [N].
+    """
+    trained = np.asarray(trained, bool)
+    if trained.shape != (len(database),):
+        raise ValueError(
+            f"evaluate_parts: trained says of each of the {len(database)} items of the "
+            f"database whether it was trained on, got shape {trained.shape}."
+        )
+    database, database_labels = np.asarray(database), np.asarray(database_labels)
+    whole = evaluate(query, database, query_labels, database_labels, num_bits=num_bits)
+    for part, rows in zip(PARTS, (trained, ~trained), strict=True):
+        if rows.any():
+            whole[part.name] = evaluate(
+                query,
+                database[rows],
+                query_labels,
+                database_labels[rows],
+                num_bits=num_bits,
+            )
+    return whole
 
 
 def evaluate(
