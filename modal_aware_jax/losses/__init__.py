@@ -6,21 +6,33 @@ Used by module, as in `losses.pairwise.dpsh(u, labels)`.
 from modal_aware_jax.losses import bank as bank
 from modal_aware_jax.losses import central as central
 from modal_aware_jax.losses import contrastive as contrastive
+from modal_aware_jax.losses import cross_modal_ap as cross_modal_ap
+from modal_aware_jax.losses import cross_pairs as cross_pairs
+from modal_aware_jax.losses import dcmh as dcmh
 from modal_aware_jax.losses import expected_ap as expected_ap
+from modal_aware_jax.losses import info_nce as info_nce
 from modal_aware_jax.losses import pairwise as pairwise
 from modal_aware_jax.losses import quantization as quantization
+from modal_aware_jax.losses import sigmoid_pairs as sigmoid_pairs
 from modal_aware_jax.losses import triplet as triplet
 from modal_aware_jax.losses import triplet_graded as triplet_graded
 from modal_aware_jax.losses import triplet_mining as triplet_mining
+from modal_aware_jax.losses import vse as vse
 
 __all__ = [
     "bank",
     "central",
     "contrastive",
+    "cross_modal_ap",
+    "cross_pairs",
+    "dcmh",
     "expected_ap",
+    "info_nce",
     "pairwise",
     "quantization",
+    "sigmoid_pairs",
     "triplet",
     "triplet_graded",
     "triplet_mining",
+    "vse",
 ]
