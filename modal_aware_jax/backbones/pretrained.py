@@ -3,9 +3,9 @@
 import os
 from collections.abc import Iterator, Mapping
 
-import jax.numpy as jnp
-import numpy as np
 from flax import nnx
+
+from modal_aware_jax.backbones.fill import fill, layer_slots
 
 
 def load_resnet18(model: nnx.Module, path_or_state) -> None:
@@ -22,6 +22,7 @@ def load_resnet18(model: nnx.Module, path_or_state) -> None:
         huggingface.co such as `hf-hub:timm/resnet18.tv_in1k`; or a dict of arrays or
         PyTorch tensors by name.
 
+    >>> import numpy as np
     >>> from modal_aware_jax.backbones.resnet import ResNet18
     >>> model = ResNet18(width=4, rngs=nnx.Rngs(0))
     >>> load_resnet18(model, {"conv1.weight": np.zeros((4, 3, 7, 7))})
@@ -82,69 +83,23 @@ def _mobilenet_v2_names(model) -> Iterator[tuple[str, nnx.Module]]:
         yield f"{prefix}.conv.{len(inner) + 1}", last.norm
 
 
-def _variables(names) -> dict[str, nnx.Variable]:
-    """Our variable for each of PyTorch's keys."""
-    variables = {}
-    for prefix, layer in names:
-        if isinstance(layer, nnx.Conv):
-            variables[f"{prefix}.weight"] = layer.kernel
-        else:
-            variables[f"{prefix}.weight"] = layer.scale
-            variables[f"{prefix}.bias"] = layer.bias
-            variables[f"{prefix}.running_mean"] = layer.mean
-            variables[f"{prefix}.running_var"] = layer.var
-    return variables
-
-
 def _fill(names, path_or_state, function, ignored):
-    variables = _variables(names)
+    network = {"load_resnet18": "ResNet18", "load_mobilenet_v2": "MobileNetV2"}
+    slots = {}
+    for prefix, layer in names:
+        slots |= layer_slots(prefix, layer)
     state = {
         key: value
         for key, value in _read(path_or_state, function).items()
         if not key.startswith(ignored) and not key.endswith("num_batches_tracked")
     }
-    _check_keys(variables, state, function)
-    values, wrong = {}, []
-    for key, variable in variables.items():
-        value = _array(state[key])
-        if value.ndim == 4:
-            value = value.transpose(2, 3, 1, 0)  # OIHW to HWIO
-        if value.shape != variable.shape:
-            expected = _pytorch_shape(variable.shape)
-            wrong.append(
-                f"{key}: {expected} expected, {list(state[key].shape)} arrived"
-            )
-        values[key] = jnp.asarray(value, variable.dtype)
-    if wrong:
-        raise ValueError(
-            f"{function}: {len(wrong)} arrays do not have the model's shapes:\n  "
-            + "\n  ".join(wrong)
-            + "\nBuild the model with the width of the weights."
-        )
-    for key, value in values.items():  # nothing is changed before all is checked
-        variables[key].set_value(value)
-
-
-def _check_keys(variables, state, function):
-    missing = [key for key in variables if key not in state]
-    unexpected = [key for key in state if key not in variables]
-    if missing or unexpected:
-        network = {"load_resnet18": "ResNet18", "load_mobilenet_v2": "MobileNetV2"}
-        raise ValueError(
-            f"{function}: the state is not a {network[function]}'s: "
-            f"{len(missing)} missing keys {missing}, "
-            f"{len(unexpected)} unexpected keys {unexpected}."
-        )
-
-
-def _pytorch_shape(shape):
-    return [shape[3], shape[2], shape[0], shape[1]] if len(shape) == 4 else list(shape)
-
-
-def _array(value) -> np.ndarray:
-    if hasattr(value, "detach"):  # a PyTorch tensor, perhaps on another device
-        value = value.detach().cpu().float().numpy()
-    return np.asarray(value)
+    fill(
+        slots,
+        state,
+        caller=function,
+        whole=f"a {network[function]}'s",
+        cure="Build the model with the width of the weights.",
+    )
 
 
 def _read(path_or_state, function) -> Mapping:
