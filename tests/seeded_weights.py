@@ -3,6 +3,8 @@
 Read by the tests and, in an environment with PyTorch, by `make_torch_fixtures.py`.
 """
 
+import zlib
+
 import numpy as np
 
 IMAGE_SIZES = ((2, 64, 64), (2, 97, 130), (1, 224, 224))
@@ -79,3 +81,23 @@ def mobilenet_v2(seed=2):
     state.conv("features.18.0", 1280, 320, 1)
     state.norm("features.18.1", 1280)
     return dict(state)
+
+
+def transformer(shapes):
+    """A transformer's arrays by key, each from a seed of its own, given their shapes.
+
+    Sums keep a size of about 1, and norms differ from the identity.
+    """
+    state = {}
+    for key, shape in shapes.items():
+        generator = np.random.Generator(np.random.PCG64(zlib.crc32(key.encode())))
+        values = generator.standard_normal(shape, np.float32)
+        if "embed" in key and len(shape) < 4 or "token" in key or "probe" in key:
+            scale, shift = 0.7, 0.0
+        elif len(shape) < 2:
+            is_scale = key.endswith("weight") and len(shape) == 1
+            scale, shift = 0.2, 1.0 if is_scale else 0.0
+        else:
+            scale, shift = 1.5 / np.sqrt(np.prod(shape[1:])), 0.0
+        state[key] = np.asarray(values * scale + shift, np.float32)
+    return state
