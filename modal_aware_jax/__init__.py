@@ -15,6 +15,11 @@ from modal_aware_jax.blocks.kernel_network import KernelNetwork
 from modal_aware_jax.blocks.modal_aware import ModalAwareBlock
 from modal_aware_jax.blocks.position_kernel import PositionKernel
 from modal_aware_jax.blocks.similarity_interaction import SimilarityInteraction
+from modal_aware_jax.fusion.co_attention import (
+    AsymmetricCoAttention,
+    CoAttention,
+    MergeAttention,
+)
 from modal_aware_jax.fusion.compact_bilinear import (
     CompactBilinear,
     PooledCompactBilinear,
@@ -23,6 +28,7 @@ from modal_aware_jax.fusion.concat import Concat
 from modal_aware_jax.fusion.elementwise import ElementwiseProduct, ElementwiseSum
 from modal_aware_jax.fusion.gmu import GatedMultimodalUnit, MultiGatedUnit
 from modal_aware_jax.fusion.low_rank_bilinear import FactorizedBilinear, LowRankBilinear
+from modal_aware_jax.fusion.similarity_fusion import SimilarityFusion
 from modal_aware_jax.hashing.divide_and_encode import DivideAndEncodeHead
 from modal_aware_jax.hashing.head import HashHead
 from modal_aware_jax.models.multimodal_hashing import MultimodalHashing
@@ -30,7 +36,9 @@ from modal_aware_jax.models.multimodal_hashing import MultimodalHashing
 __version__ = "0.1.0"
 
 __all__ = [
+    "AsymmetricCoAttention",
     "ChannelAttention",
+    "CoAttention",
     "CompactBilinear",
     "Concat",
     "DivideAndEncodeHead",
@@ -41,6 +49,7 @@ __all__ = [
     "HashHead",
     "KernelNetwork",
     "LowRankBilinear",
+    "MergeAttention",
     "MobileNetV2",
     "ModalAwareBlock",
     "MultiGatedUnit",
@@ -48,6 +57,7 @@ __all__ = [
     "PooledCompactBilinear",
     "PositionKernel",
     "ResNet18",
+    "SimilarityFusion",
     "SimilarityInteraction",
     "SqueezedChannelAttention",
 ]

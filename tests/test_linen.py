@@ -105,11 +105,15 @@ def test_arguments_by_position_are_refused_with_the_cure():
 IMAGE, TEXT, JOINT = (2, 3, 3, 4), (2, 5), (2, 8)
 PAIR = {"image_features": 4, "text_features": 5}
 TWO = {"a_features": 4, "b_features": 5, "features": 8}
+TOKENS = ((2, 3, 8), (2, 5, 8))
+FUSE = {"features": 8, "num_heads": 2, "num_layers": 1}
 BACKBONES = ("MobileNetV2", "ResNet18")
 
 # Constructor, shapes of the inputs, shapes of the outputs.
 MODULES = {
+    "AsymmetricCoAttention": (FUSE, TOKENS, JOINT),
     "ChannelAttention": (PAIR, (IMAGE, TEXT), (IMAGE, TEXT)),
+    "CoAttention": (FUSE, TOKENS, JOINT),
     "CompactBilinear": (TWO, ((2, 4), TEXT), JOINT),
     "Concat": ({"a_features": 4, "b_features": 5}, ((2, 4), TEXT), (2, 9)),
     "DivideAndEncodeHead": ({"in_features": 12, "num_bits": 6}, ((2, 12),), (2, 6)),
@@ -120,6 +124,7 @@ MODULES = {
     "HashHead": ({"in_features": 4, "num_bits": 6}, ((2, 4),), (2, 6)),
     "KernelNetwork": (PAIR, (IMAGE, TEXT), (IMAGE, TEXT)),
     "LowRankBilinear": (TWO, ((2, 4), TEXT), JOINT),
+    "MergeAttention": (FUSE, TOKENS, JOINT),
     "ModalAwareBlock": (PAIR, (IMAGE, TEXT), (IMAGE, TEXT)),
     "MultiGatedUnit": (
         {"in_features": (4, 5, 3), "features": 8},
@@ -128,10 +133,11 @@ MODULES = {
     ),
     "PooledCompactBilinear": (TWO, (IMAGE, TEXT), JOINT),
     "PositionKernel": (PAIR, (IMAGE, TEXT), (IMAGE, TEXT)),
+    "SimilarityFusion": (FUSE, TOKENS, JOINT),
     "SimilarityInteraction": (
-        {"features": 4, "num_heads": 2, "hidden_features": 6},
-        ((2, 3, 4), (2, 5, 4)),
-        ((2, 3, 4), (2, 5, 4)),
+        {"features": 8, "num_heads": 2, "hidden_features": 6},
+        TOKENS,
+        TOKENS,
     ),
     "SqueezedChannelAttention": (PAIR, (IMAGE, TEXT), (IMAGE, TEXT)),
 }

@@ -1,9 +1,14 @@
-"""Fusion of an image vector with a text vector into one joint vector.
+"""Fusion of an image with a text, vectors or sets of tokens, into one joint vector.
 
 The functions under `CompactBilinear` are imported from `fusion.compact_bilinear`;
 re-exporting the function of that name would hide the file.
 """
 
+from modal_aware_jax.fusion.co_attention import (
+    AsymmetricCoAttention as AsymmetricCoAttention,
+)
+from modal_aware_jax.fusion.co_attention import CoAttention as CoAttention
+from modal_aware_jax.fusion.co_attention import MergeAttention as MergeAttention
 from modal_aware_jax.fusion.compact_bilinear import CompactBilinear as CompactBilinear
 from modal_aware_jax.fusion.compact_bilinear import (
     PooledCompactBilinear as PooledCompactBilinear,
@@ -17,8 +22,13 @@ from modal_aware_jax.fusion.low_rank_bilinear import (
     FactorizedBilinear as FactorizedBilinear,
 )
 from modal_aware_jax.fusion.low_rank_bilinear import LowRankBilinear as LowRankBilinear
+from modal_aware_jax.fusion.similarity_fusion import (
+    SimilarityFusion as SimilarityFusion,
+)
 
 __all__ = [
+    "AsymmetricCoAttention",
+    "CoAttention",
     "CompactBilinear",
     "Concat",
     "ElementwiseProduct",
@@ -26,6 +36,8 @@ __all__ = [
     "FactorizedBilinear",
     "GatedMultimodalUnit",
     "LowRankBilinear",
+    "MergeAttention",
     "MultiGatedUnit",
     "PooledCompactBilinear",
+    "SimilarityFusion",
 ]
