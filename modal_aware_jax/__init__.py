@@ -11,6 +11,7 @@ from modal_aware_jax.blocks.channel_attention import (
     ChannelAttention,
     SqueezedChannelAttention,
 )
+from modal_aware_jax.blocks.cross_modal_graph import CrossModalGraph
 from modal_aware_jax.blocks.kernel_network import KernelNetwork
 from modal_aware_jax.blocks.modal_aware import ModalAwareBlock
 from modal_aware_jax.blocks.position_kernel import PositionKernel
@@ -41,6 +42,7 @@ __all__ = [
     "CoAttention",
     "CompactBilinear",
     "Concat",
+    "CrossModalGraph",
     "DivideAndEncodeHead",
     "ElementwiseProduct",
     "ElementwiseSum",

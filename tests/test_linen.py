@@ -116,6 +116,11 @@ MODULES = {
     "CoAttention": (FUSE, TOKENS, JOINT),
     "CompactBilinear": (TWO, ((2, 4), TEXT), JOINT),
     "Concat": ({"a_features": 4, "b_features": 5}, ((2, 4), TEXT), (2, 9)),
+    "CrossModalGraph": (
+        {"features": 4, "num_layers": 1},
+        ((2, 3, 4), (2, 5, 4)),
+        ((2, 3, 4), (2, 5, 4)),
+    ),
     "DivideAndEncodeHead": ({"in_features": 12, "num_bits": 6}, ((2, 12),), (2, 6)),
     "ElementwiseProduct": (TWO, ((2, 4), TEXT), JOINT),
     "ElementwiseSum": (TWO, ((2, 4), TEXT), JOINT),

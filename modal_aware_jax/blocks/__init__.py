@@ -4,6 +4,7 @@ from modal_aware_jax.blocks.channel_attention import (
     ChannelAttention,
     SqueezedChannelAttention,
 )
+from modal_aware_jax.blocks.cross_modal_graph import CrossModalGraph
 from modal_aware_jax.blocks.kernel_network import KernelNetwork
 from modal_aware_jax.blocks.modal_aware import ModalAwareBlock, PassThrough
 from modal_aware_jax.blocks.position_kernel import PositionKernel
@@ -11,6 +12,7 @@ from modal_aware_jax.blocks.similarity_interaction import SimilarityInteraction
 
 __all__ = [
     "ChannelAttention",
+    "CrossModalGraph",
     "KernelNetwork",
     "ModalAwareBlock",
     "PassThrough",
