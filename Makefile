@@ -89,6 +89,7 @@ requirements: ## pin the newest packages again (needs uv)
 		--no-emit-index-url --no-emit-find-links --no-annotate --quiet --upgrade \
 		--custom-compile-command "make requirements" \
 		--extra test --extra lance --extra hub --extra notebooks --extra sentence \
+		--extra matlab \
 		--no-emit-package modal-aware-jax --output-file requirements.txt pyproject.toml
 
 clean: ## remove the virtual environments and caches, keep runs/

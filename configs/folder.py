@@ -1,13 +1,15 @@
-"""Your own collection: a folder of images and one table of image, text and labels.
+"""Your own collection: a folder of images with a table, or any other form of one.
 
     python -m modal_aware_jax.main --config=configs/folder.py \\
         --config.data.dir=FOLDER --workdir=runs/mine
 
 The folder holds the images and one `.csv`, `.jsonl` or `.parquet` file with the columns
-`image` (path inside the folder), `text` (free text or tags) and `labels`.
+`image` (path inside the folder), `text` (free text or tags) and `labels`; other forms
+and names that are read stand in `modal_aware_jax/data/folder.py`. The sizes of the split
+follow that of the collection, 60 pairs at least, unless they are given.
 """
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_dict
 
 from modal_aware_jax.build import (
     METHODS,
@@ -29,9 +31,10 @@ def get_config(arg: str = "") -> ConfigDict:
                 # Every option of the reader, data/folder.py:load, by its name.
                 "options": reader_options("folder", on_problem="stop"),
                 "image_size": 128,
-                "num_queries": 500,
-                "num_train": 2000,
-                "num_validation": 200,
+                # By the size of the collection where not given: data/sizes.py.
+                "num_queries": config_dict.placeholder(int),
+                "num_train": config_dict.placeholder(int),
+                "num_validation": config_dict.placeholder(int),
                 "split_seed": 0,
                 "text": "bag",  # or tfidf, or sentence: vectors of the captions
                 "sentence_model": "",  # a folder; the installed model where empty
@@ -66,7 +69,7 @@ def get_config(arg: str = "") -> ConfigDict:
             },
             "training": {
                 "num_epochs": 20,
-                "batch_size": 100,
+                "batch_size": config_dict.placeholder(int),  # by the split's size
                 "word_dropout": 0.1,
                 "cached_maps": False,
                 "cached_means": False,

@@ -146,7 +146,7 @@ def _run_model(args, workdir) -> None:
         )
     model = modes.load_model_file(pathlib.Path(args.model))
     options = {
-        "batch_size": args.config.training.batch_size,
+        "batch_size": args.config.training.batch_size or 100,
         "workers": args.config.training.workers,
     }
     pairs = build.collection(args.config.data)

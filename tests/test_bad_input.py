@@ -316,12 +316,12 @@ def test_bad_json_lines_are_named(tmp_path, load_folder):
 
 
 def test_a_missing_column_is_named_with_those_that_are_there(load_folder):
-    message = "t.csv: the table has no column 'labels'; it has 'image', 'text'"
+    message = "t.csv: the table has no column 'kind'; it has 'image', 'text'. .*=NAME"
     with pytest.raises(ValueError, match=message):
-        load_folder("image,text\na.jpg,sea\n")
+        load_folder("image,text\na.jpg,sea\n", label_column="kind")
     with pytest.raises(ValueError, match="t.csv: the table is empty"):
         load_folder("")
-    with pytest.raises(ValueError, match="no column 'text', 'labels'"):
+    with pytest.raises(ValueError, match=r"no column for the text \(text, caption"):
         load_folder("image\na.jpg\n")
 
 

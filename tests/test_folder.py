@@ -128,7 +128,7 @@ def test_the_table_is_the_only_one_or_named(tmp_path, load):
     assert len(load(table="pairs.jsonl")) == 3
     with pytest.raises(ValueError, match="no table .*nothing.csv"):
         load(table="nothing.csv")
-    with pytest.raises(ValueError, match="read from .csv, .jsonl and .parquet"):
+    with pytest.raises(ValueError, match="from .csv, .tsv, .* and .mat files; .jpg"):
         load(table="a.jpg")
 
 

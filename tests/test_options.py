@@ -20,6 +20,10 @@ CONFIGS = {path.stem: path for path in (PACKAGE.parent / "configs").glob("*.py")
 SOURCE_OF = {"flickr": "flickr25k"}  # where a config is not named after its source
 # ml_collections loads a config file by a method that Python gives up.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+# Files of the package's data that the source `folder` alone reads with.
+OF_A_FOLDER = ("columns.py", "folder_items.py", "image_places.py", "labels.py") + (
+    "given_split.py",
+)
 HOLE = "\N{REPLACEMENT CHARACTER}"  # what an f-string fills in
 
 
@@ -62,7 +66,7 @@ def configs_of(path, text):
         ]
     if path.parent.name == "data" and path.stem in SOURCES:
         return [c for c in CONFIGS if SOURCE_OF.get(c, c) == path.stem]
-    if path.parent.name == "readers" or path.name in ("table.py", "archive.py"):
+    if path.parent.name == "readers" or path.name in OF_A_FOLDER:
         return ["folder"]
     return list(CONFIGS)
 

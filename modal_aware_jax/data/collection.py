@@ -20,6 +20,8 @@ class Collection:
       labels: [N, L] of 0 and 1 (uint8).
       vocabulary: the T words of the columns; empty where `text` holds sentence vectors.
       label_names: the L names.
+      parts: [N] parts of a given split ('train', 'validation', 'query', 'database', ''
+        for none); None where none is given.
 
     Example:
       >>> pairs = Collection(
@@ -37,6 +39,7 @@ class Collection:
     labels: np.ndarray
     vocabulary: tuple[str, ...]
     label_names: tuple[str, ...]
+    parts: np.ndarray | None = None
 
     def __post_init__(self):
         def put(name, value):  # the dataclass is frozen
@@ -45,6 +48,8 @@ class Collection:
         put("ids", np.asarray(self.ids, dtype=str))
         put("vocabulary", tuple(self.vocabulary))
         put("label_names", tuple(self.label_names))
+        if self.parts is not None:
+            put("parts", np.asarray(self.parts, dtype=str))
         text = np.asarray(self.text)
         is_bag = bool(self.vocabulary) and text.dtype != np.float32
         put("text", text.astype(np.uint8 if is_bag else np.float32, copy=False))
@@ -84,6 +89,8 @@ def _check_shapes(pairs: Collection) -> None:
         column: len(getattr(pairs, column))
         for column in ("ids", "images", "text", "captions", "labels")
     }
+    if pairs.parts is not None:
+        lengths["parts"] = len(pairs.parts)
     if len(set(lengths.values())) != 1:
         raise ValueError(
             f"{where}: the columns must have one entry a pair, got {lengths}."

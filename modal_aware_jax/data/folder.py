@@ -1,29 +1,45 @@
-"""An own collection: a directory of images and one table of image, text and labels.
+"""An own collection: pictures and words in the formats that people have them in.
 
     photos/
-      pairs.csv           or .jsonl, or .parquet
+      pairs.csv           or .tsv, .jsonl, .parquet, .json (COCO), .mat, .tar
       a.jpg  more/b.png   any format that PIL reads
 
     image,text,labels
     a.jpg,"a red boat on the lake","boat;water"
     more/b.png,"dog, beach, summer","dog;sand"
 
-Columns: `image`, a path relative to the directory; `text`, free text (split into
-words) or a list of tags (taken as they are); `labels`, a list, or names separated by
-`;`, `|` or `,`. An `id` column names the pairs; without one the image's path does.
+- A table has a column of images (`image`, `file_name`, ...: a path inside the folder,
+  or, in Parquet, the image itself), of text (`text`, `caption`, ...: free text, split
+  into words, or a list of tags, taken as they are), and, where there are any, of labels
+  (`labels`, `label`, ...: a list, names separated by `;`, `|` or `,`, or class
+  numbers), or a column of 0 and 1 for each label. A column `id` names the pairs;
+  without one the image's path does. `columns.py` lists the names that are known.
+- Given splits are kept: a column `split`, or tables whose names tell their part
+  (`train.csv` and `test.csv`, `train-00000-of-00001.parquet`).
+- Without any table: a text file beside each image, `photo.jpg` and `photo.txt`.
+- `data/readers/` has a file for each format.
 """
 
+import functools
 import os
-import re
+import pathlib
 from collections import Counter
 from collections.abc import Sequence
 
 from modal_aware_jax.data import text as words_of
 from modal_aware_jax.data.collection import Collection
+from modal_aware_jax.data.folder_items import read_items
 from modal_aware_jax.data.given_names import given_names
-from modal_aware_jax.data.prepare import Pair, Scan, load_or_prepare, source_directory
+from modal_aware_jax.data.labels import (
+    LabelError,
+    as_list,
+    in_order,
+    is_one,
+    split_labels,
+)
+from modal_aware_jax.data.prepare import Pair, Scan, load_or_prepare
 from modal_aware_jax.data.problems import Problem
-from modal_aware_jax.data.table import find_table, read_table
+from modal_aware_jax.data.readers.tables import PARTS, find_tables
 
 NAME = "folder"
 
@@ -31,12 +47,16 @@ NAME = "folder"
 def load(
     directory: str | os.PathLike,
     *,
-    table: str | os.PathLike | None = None,
-    image_column: str = "image",
-    text_column: str = "text",
-    label_column: str = "labels",
+    table: str | None = None,
+    image_column: str | None = None,
+    text_column: str | Sequence[str] | None = None,
+    label_column: str | None = None,
+    label_columns: str | Sequence[str] | None = None,
+    split_column: str | None = None,
+    given_split: bool = True,
     tag_separator: str | None = None,
-    label_names: Sequence[str] | str | None = None,
+    label_names: str | Sequence[str] | None = None,
+    no_label: str | Sequence[str] | None = None,
     vocabulary: str | os.PathLike | Sequence[str] | None = None,
     min_word_count: int = 2,
     max_words: int | None = 5000,
@@ -46,71 +66,75 @@ def load(
     prepared_dir: str | os.PathLike | None = None,
     progress: bool = True,
 ) -> Collection:
-    """Reads a directory of images with a table, prepared on the first call.
+    """Reads a collection, prepared on the first call.
+
+    Of names and lists of names: text with commas between the names is a list, too.
 
     Args:
-      directory: where the images are.
-      table: the table, relative to the directory; None: its only one.
-      image_column: name of the column of image paths.
-      text_column: name of the column of texts.
-      label_column: name of the column of labels.
+      directory: the folder with the images and the table; or the table itself.
+      table: files in the folder, or a pattern as `*.parquet`; None: its only table, or
+        those that belong together.
+      image_column: name of the column of images; None: the usual names, here and below.
+      text_column: name of the column of texts; of several the texts are joined.
+      label_column: name of the column of labels. Without labels `labels` is [N, 0].
+      label_columns: columns of 0 and 1, one for each label (`label_*` for several);
+        None: without a column of labels, all others that hold nothing else.
+      split_column: name of the column of parts of a given split.
+      given_split: whether to keep a split that the tables give.
       tag_separator: the text is tags with this character between them, which may be
         of several words; None splits it into words.
-      label_names: the labels that are known, any other is a problem; None: all that
-        occur, in alphabetical order.
+      label_names: the labels that are known, any other is a problem; None: those that
+        the table declares, else all that occur, in alphabetical order.
+      no_label: values that stand for "no label", such as -1.
       vocabulary: the words, or a file with one a line; None: the words used by at
         least `min_word_count` pairs, the `max_words` most frequent of them.
       min_word_count: see `vocabulary`.
-      max_words: see `vocabulary`; None: no limit.
+      max_words: see `vocabulary`; None and 0: no limit.
       allow_empty_text: keep pairs without any text.
-      stored_size: images are reduced to this shorter side; None keeps all sizes.
+      stored_size: images are reduced to this shorter side; None and 0 keep all sizes.
       on_problem: 'stop' raises DataProblems after everything was looked at; 'skip'
         leaves out what is wrong and says what.
       prepared_dir: where preparations are kept; None: the user's cache directory.
       progress: whether to show a progress bar and the counts.
 
     Returns:
-      The pairs in the order of the table.
+      The pairs in the order of the tables.
     """
-    directory = source_directory(NAME, directory)
-    path = directory / table if table else find_table(directory)
-    if not path.is_file():
-        raise ValueError(f"folder.load: there is no table {path}.")
+    source = pathlib.Path(directory).expanduser()
+    if not source.exists():
+        raise ValueError(f"folder.load: {source} is not a directory.")
+    tables = find_tables(source, table)
     if vocabulary is not None:
         vocabulary = words_of.given_vocabulary(vocabulary, "folder.load")
-    label_names = given_names(label_names)
-    columns = (image_column, text_column, label_column)
+    named = dict(
+        image=image_column,
+        text=given_names(text_column),
+        label=label_column,
+        one_hot=given_names(label_columns),
+        split=split_column,
+    )
+    options = dict(
+        given_split=given_split,
+        tag_separator=tag_separator,
+        label_names=given_names(label_names),
+        no_label=given_names(no_label) or (),
+        vocabulary=vocabulary,
+        min_word_count=None if vocabulary else min_word_count,
+        max_words=None if vocabulary else max_words,
+        allow_empty_text=allow_empty_text,
+    )
 
-    rows, problems = read_table(path, columns)
-    images = {str(row.cells.get(image_column) or "").strip() for row in rows} - {""}
-
-    def scan():
-        return _scan(
-            directory,
-            rows,
-            problems,
-            columns=columns,
-            tag_separator=tag_separator,
-            label_names=label_names,
-            vocabulary=vocabulary,
-            min_word_count=min_word_count,
-            max_words=max_words,
-            allow_empty_text=allow_empty_text,
-        )
-
+    read = functools.cache(lambda: read_items(tables, named))
+    inputs = list(tables.paths)
+    if not tables.hold_images:  # the images are files of their own
+        inputs += [item.path for item in read().items if item.path is not None]
+    if not tables.paths:  # and so are the texts
+        inputs += [pathlib.Path(item.where) for item in read().items]
     return load_or_prepare(
         NAME,
-        scan,
-        inputs=[path, *(directory / image for image in images)],
-        options=dict(
-            columns=columns,
-            tag_separator=tag_separator,
-            label_names=None if label_names is None else list(label_names),
-            vocabulary=vocabulary,
-            min_word_count=None if vocabulary else min_word_count,
-            max_words=None if vocabulary else max_words,
-            allow_empty_text=allow_empty_text,
-        ),
+        lambda: _scan(read(), **options),
+        inputs=inputs,
+        options={**named, **options, "hashes": tables.hashes()},
         stored_size=stored_size,
         on_problem=on_problem,
         prepared_dir=prepared_dir,
@@ -127,79 +151,44 @@ def split_text(cell, separator: str | None) -> list[str]:
     """
     if isinstance(cell, str) and separator is None:
         return words_of.tokenize(cell)
-    tags = cell.split(separator) if isinstance(cell, str) else _as_list(cell)
+    tags = cell.split(separator) if isinstance(cell, str) else as_list(cell)
     return [tag for part in tags if (tag := str(part).strip().lower())]
 
 
-def split_labels(cell) -> list[str]:
-    """The names in a label cell: a list, or text with `;`, `|` or `,` between them.
-
-    Example:
-      >>> split_labels("dog; sand"), split_labels(["dog", "sand"]), split_labels("")
-      (['dog', 'sand'], ['dog', 'sand'], [])
-    """
-    if isinstance(cell, str) and cell.startswith("["):
-        cell = re.sub(r"[\[\]'\"]", "", cell)  # a list as pandas writes it to CSV
-    parts = re.split(r"[;|,]", cell) if isinstance(cell, str) else _as_list(cell)
-    return [name for part in parts if (name := str(part).strip())]
-
-
-def _as_list(cell):
-    """A cell that is no text: a list, one number, or nothing (None or NaN)."""
-    if isinstance(cell, list | tuple):
-        return [part for part in cell if part is not None]
-    return [] if cell is None or cell != cell else [cell]
-
-
 def _scan(
-    directory,
-    rows,
-    problems,
+    read,
     *,
-    columns,
+    given_split,
     tag_separator,
     label_names,
+    no_label,
     vocabulary,
     min_word_count,
     max_words,
     allow_empty_text,
 ):
-    counts, seen, good = Counter(), {}, []
+    problems, counts = list(read.problems), Counter()
     if problems:
         counts["rows left out: malformed"] += len(problems)
+    label_names = label_names or read.label_names
     known = None if label_names is None else set(label_names)
-
-    def leave_out(kind, row, message):
-        problems.append(Problem(kind, row.where, message))
-        counts[f"rows left out: {kind}"] += 1
-
-    for row in rows:
-        image, caption, labels = (row.cells.get(column) for column in columns)
-        labels = split_labels(labels)
-        name = str(row.cells.get("id") or image or "").strip()
-        words = split_text(caption, tag_separator)
-        unknown = sorted(set(labels) - known) if known is not None else []
-        if not image or not str(image).strip():
-            leave_out("missing image", row, f"the cell {columns[0]!r} is empty")
-        elif name in seen:
-            message = f"id {name!r} was used before, at {seen[name]}"
-            leave_out("duplicate id", row, message)
-        elif not words and not allow_empty_text:
-            leave_out("empty text", row, f"{columns[1]!r} of {image} has no words")
-        elif unknown:
-            message = (
-                f"{', '.join(map(repr, unknown))} of {image} is none of the "
-                f"{len(known)} known labels (--config.data.options.label_names)"
-            )
-            leave_out("unknown label", row, message)
+    seen, good = {}, []
+    for item in read.items:
+        try:
+            labels = _labels(item.labels, no_label)
+            part = _part(item) if given_split else ""
+            words = split_text(item.text, tag_separator)
+            _check(item, words, labels, known, seen, allow_empty_text)
+        except RowError as error:
+            problems.append(Problem(error.kind, item.where, str(error)))
+            counts[f"rows left out: {error.kind}"] += 1
         else:
-            seen[name] = row.where
-            caption = caption if isinstance(caption, str) else ", ".join(words)
-            good.append((row, name, str(image).strip(), caption, words, labels))
+            seen[item.id] = item.where
+            good.append((item, words, labels, part))
     if label_names is None:
-        label_names = sorted({label for *_, labels in good for label in labels})
+        label_names = in_order(name for _, _, labels, _ in good for name in labels)
     if vocabulary is None and good:
-        documents = [words for *_, words, _ in good]
+        documents = [words for _, words, _, _ in good]
         vocabulary = words_of.tag_vocabulary(
             documents,
             min_count=min(min_word_count, len(good)),
@@ -208,18 +197,75 @@ def _scan(
         )
     word_at = {word: i for i, word in enumerate(vocabulary or ())}
     label_at = {label: i for i, label in enumerate(label_names)}
-    pairs = []
-    for row, name, image, caption, words, labels in good:
-        bag = words_of.word_indices(words, word_at)
-        path = directory / image
-        pairs.append(
-            Pair(
-                id=name,
-                read_image=path.read_bytes,
-                where=f"{path} ({row.where})",
-                caption=caption,
-                text=bag,
-                labels=sorted({label_at[label] for label in labels}),
-            )
+    pairs = [
+        Pair(
+            id=item.id,
+            read_image=item.image.read,
+            where=f"{item.image.where} ({item.where})",
+            caption=item.text if isinstance(item.text, str) else ", ".join(words),
+            text=words_of.word_indices(words, word_at),
+            labels=sorted({label_at[label] for label in labels}),
+            part=part,
         )
+        for item, words, labels, part in good
+    ]
+    counts.update({note: len(pairs) for note in read.notes})
     return Scan(pairs, vocabulary or (), label_names, problems, counts)
+
+
+class RowError(ValueError):
+    """What is wrong with a row; `kind` is a kind of `problems.ADVICE`."""
+
+    def __init__(self, kind: str, message: str):
+        super().__init__(message)
+        self.kind = kind
+
+
+def _labels(cell, no_label):
+    """The names of a pair's labels."""
+    try:
+        if isinstance(cell, dict):  # cells of columns of 0 and 1
+            return [name for name, value in cell.items() if is_one(value)]
+        return split_labels(cell, no_label)
+    except LabelError as error:
+        raise RowError(
+            "unknown label",
+            f"{error} (values that stand for no label: "
+            "--config.data.options.no_label=VALUE)",
+        ) from None
+
+
+def _part(item):
+    """The part of the given split that a pair is in, '' for none."""
+    given = "" if item.split is None else str(item.split).strip().lower()
+    if given and given not in PARTS:
+        raise RowError(
+            "unknown split",
+            f"{given[:40]!r} is none of {', '.join(PARTS)}; to draw a split instead: "
+            "--config.data.options.given_split=false",
+        )
+    return PARTS[given] if given else item.part
+
+
+def _check(item, words, labels, known, seen, allow_empty_text):
+    if item.image is None:
+        raise RowError("missing image", "the row names no image")
+    if item.id in seen:
+        message = f"id {item.id!r} was used before, at {seen[item.id]}"
+        raise RowError("duplicate id", message)
+    if isinstance(item.text, dict | bytes):
+        message = f"the text is no text but a {type(item.text).__name__}"
+        raise RowError("malformed line", message)
+    if not words and not allow_empty_text:
+        raise RowError(
+            "empty text",
+            f"the text of {item.id} has no words (to keep such pairs: "
+            "--config.data.options.allow_empty_text=true)",
+        )
+    unknown = [] if known is None else sorted(set(labels) - known)
+    if unknown:
+        raise RowError(
+            "unknown label",
+            f"{', '.join(map(repr, unknown))} of {item.id} is none of the "
+            f"{len(known)} known labels (--config.data.options.label_names)",
+        )

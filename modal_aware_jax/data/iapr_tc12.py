@@ -22,11 +22,11 @@ from typing import NamedTuple
 
 from modal_aware_jax.data import text as words_of
 from modal_aware_jax.data.collection import Collection
-from modal_aware_jax.data.folder import split_labels
 from modal_aware_jax.data.given_names import given_names
+from modal_aware_jax.data.labels import LabelError, split_labels
 from modal_aware_jax.data.prepare import Pair, Scan, load_or_prepare, source_directory
 from modal_aware_jax.data.problems import DataProblems, Problem
-from modal_aware_jax.data.table import read_table
+from modal_aware_jax.data.readers.delimited import read_delimited
 
 NAME = "iapr_tc12"
 ANNOTATIONS = "annotations_complete_eng"
@@ -265,16 +265,26 @@ def _number(name):
 
 
 def _read_label_table(path, problems):
-    rows, found = read_table(path, ("image", "labels"))
-    problems += found
+    table = read_delimited(path)
+    problems += table.problems
     labels = {}
-    for row in rows:
+    if missing := {"image", "labels"}.difference(table.columns):
+        raise ValueError(
+            f"{path}: the table has no column {', '.join(map(repr, sorted(missing)))}; "
+            f"it has {', '.join(map(repr, table.columns))}."
+        )
+    for row in table.rows:
         number = _number(str(row.cells["image"]).strip())
         if number is None:
             message = f"{row.cells['image']!r} is not the number of an image"
             problems.append(Problem("malformed line", row.where, message))
             continue
-        labels.setdefault(number, set()).update(split_labels(row.cells["labels"]))
+        try:
+            names = split_labels(row.cells["labels"])
+        except LabelError as error:
+            problems.append(Problem("malformed line", row.where, str(error)))
+            continue
+        labels.setdefault(number, set()).update(names)
     return labels
 
 

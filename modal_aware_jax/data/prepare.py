@@ -57,6 +57,7 @@ class Pair(NamedTuple):
       caption: the readable text.
       text: positions of the pair's words in the vocabulary.
       labels: positions of its labels in the label names.
+      part: of a given split, as `Collection.parts` names them; '' for none.
     """
 
     id: str
@@ -65,6 +66,7 @@ class Pair(NamedTuple):
     caption: str
     text: np.ndarray
     labels: Sequence[int]
+    part: str = ""
 
 
 class Scan(NamedTuple):
@@ -310,7 +312,7 @@ def _stored(pairs, stored_size, problems, counts) -> Iterator[tuple[Pair, bytes]
 def _examples(stored, kept):
     """Examples for the builder; remembers in `kept` what the columns need."""
     for pair, encoded in stored:
-        kept.append((pair.id, pair.text, pair.labels))
+        kept.append((pair.id, pair.text, pair.labels, pair.part))
         yield {
             "id": pair.id,
             "image": io.BytesIO(encoded),

@@ -34,6 +34,7 @@ def open_prepared(directory: str | os.PathLike) -> Collection:
             columns["labels"], columns["labels_ends"], len(facts["label_names"])
         )
         ids = columns["ids"]
+        parts = columns["parts"] if "parts" in columns.files else None
     records = str(directory / facts["records"])
     return Collection(
         name=facts["name"],
@@ -44,6 +45,7 @@ def open_prepared(directory: str | os.PathLike) -> Collection:
         labels=labels,
         vocabulary=tuple(facts["vocabulary"]),
         label_names=tuple(facts["label_names"]),
+        parts=parts,
     )
 
 
@@ -102,13 +104,16 @@ def save_columns(path: pathlib.Path, rows: Sequence[tuple]) -> None:
 
     Args:
       path: the `.npz` file to write.
-      rows: id, positions of words and positions of labels of each pair.
+      rows: id, positions of words, positions of labels, and part of a given split of
+        each pair.
     """
     columns = {"ids": np.array([row[0] for row in rows], dtype=str)}
     for column, place in (("text", 1), ("labels", 2)):
         parts = [np.asarray(row[place], np.int32) for row in rows]
         columns[column] = np.concatenate(parts)
         columns[f"{column}_ends"] = np.cumsum([len(part) for part in parts])
+    if len({row[3] for row in rows}) > 1:  # a single part splits nothing
+        columns["parts"] = np.array([row[3] for row in rows], dtype=str)
     np.savez_compressed(path, **columns)
 
 

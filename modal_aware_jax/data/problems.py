@@ -23,6 +23,8 @@ ADVICE = {
     "not UTF-8": "save the file as UTF-8",
     "malformed line": "correct the line",
     "unknown label": "correct the name, or the list of the known labels",
+    "outside path": "keep what the table names inside the folder",
+    "unknown split": "correct the name of the part, or the column",
     "duplicate id": "remove or rename all but one",
 }
 

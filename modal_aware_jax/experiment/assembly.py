@@ -13,6 +13,7 @@ from flax import nnx
 
 from modal_aware_jax.data import protocol
 from modal_aware_jax.data.collection import Collection
+from modal_aware_jax.data.labels import need_labels
 from modal_aware_jax.data.prepare import default_prepared_dir
 from modal_aware_jax.data.text_vectors import represent, text_encoder
 from modal_aware_jax.experiment.backbones import BACKBONES
@@ -21,7 +22,7 @@ from modal_aware_jax.experiment.lookup import choose
 from modal_aware_jax.experiment.losses import LOSSES, Setting, loss_options
 from modal_aware_jax.experiment.methods import model
 from modal_aware_jax.experiment.optimizers import make_optimizer
-from modal_aware_jax.experiment.sources import collection, split_of
+from modal_aware_jax.experiment.sources import collection, fitted, split_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +80,8 @@ def experiment(config, pairs: Collection | None = None) -> Experiment:
       pairs: the collection as its source gives it, where it was read already.
     """
     pairs = collection(config.data) if pairs is None else pairs
+    need_labels(pairs)
+    config = fitted(config, pairs)
     data, training = config.data, config.training
     parts = split_of(data, pairs)
     text = text_encoder(

@@ -2,9 +2,11 @@
 
 import functools
 import inspect
+import sys
 import typing
 from collections.abc import Callable
 
+import jax
 from ml_collections import config_dict
 
 from modal_aware_jax.data import (
@@ -16,6 +18,8 @@ from modal_aware_jax.data import (
     shapes,
 )
 from modal_aware_jax.data.collection import Collection
+from modal_aware_jax.data.given_split import given_split
+from modal_aware_jax.data.sizes import fitting_batch, fitting_sizes
 from modal_aware_jax.experiment.lookup import choose
 
 
@@ -82,8 +86,46 @@ def collection(config) -> Collection:
     return load(config.get("dir", ""), **given)
 
 
+def fitted(config, pairs: Collection):
+    """The config with the sizes that it leaves open, by the size of the collection.
+
+    Says on stderr what it chose.
+    """
+    config = config.copy_and_resolve_references()
+    data, training = config.data, config.training
+    names = ("num_queries", "num_train", "num_validation")
+    per_label = data.get("queries_per_label", None) is not None
+    with config.unlocked(), config.ignore_type():
+        was_open = not per_label and any(data[name] is None for name in names)
+        if was_open and pairs.parts is None:
+            sizes = fitting_sizes(len(pairs), **{name: data[name] for name in names})
+            data.update(sizes._asdict())
+        parts = split_of(data, pairs)
+        if training.batch_size is None:
+            training.batch_size = fitting_batch(len(parts.train), jax.device_count())
+            was_open = True
+    if was_open:
+        kind = "given" if pairs.parts is not None else "drawn"
+        print(
+            f"{pairs.name}: {len(pairs):,} pairs, split as {kind}: "
+            f"{len(parts.query):,} queries, {len(parts.database):,} in the database, "
+            f"{len(parts.train):,} of them to train on and {len(parts.validation):,} "
+            f"to validate with; batches of {training.batch_size}",
+            file=sys.stderr,
+        )
+    return config.lock()
+
+
 def split_of(config, pairs: Collection) -> protocol.Split:
-    """The split of the pairs by the sizes and the seed of `config.data`."""
+    """The split that the pairs bring, or one by the sizes and seed of `config.data`."""
+    if pairs.parts is not None:
+        return given_split(
+            pairs.parts,
+            num_queries=config.num_queries,
+            num_train=config.num_train,
+            num_validation=config.num_validation,
+            seed=config.split_seed,
+        )
     return protocol.split(
         len(pairs),
         num_queries=config.num_queries,

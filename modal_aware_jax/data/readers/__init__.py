@@ -1,0 +1,1 @@
+"""Readers of an own collection, one format a file; `tables.py` chooses among them."""

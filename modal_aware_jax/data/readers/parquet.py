@@ -1,0 +1,157 @@
+"""Rows of a Parquet file, of pandas or as the Hugging Face hub stores image data sets.
+
+The hub's files hold the images themselves, a column of structs `{bytes, path}`, and the
+names of class numbers in the schema's metadata under `huggingface`.
+"""
+
+import json
+import pathlib
+
+from modal_aware_jax.data.readers.rows import Row, Table
+from modal_aware_jax.data.readers.window import Window
+
+BATCH = 32  # images decoded at a time
+
+
+def read_parquet(path: pathlib.Path) -> Table:
+    """All rows; images inside are left in the file until they are read.
+
+    A class number becomes its name where the schema names them; −1 there means that
+    the label is missing, as the hub has it.
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            schema = file.schema_arrow
+            images = [field.name for field in schema if _holds_images(field.type)]
+            plain = [name for name in schema.names if name not in images]
+            cells = file.read(columns=plain).to_pylist()
+            length = file.metadata.num_rows
+        paths = {
+            name: _paths(path, name) if _is_struct(schema.field(name).type) else {}
+            for name in images
+        }
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
+        raise ValueError(
+            f"{path}: cannot be read as Parquet ({_first_line(error)}). Write or copy "
+            "it again."
+        ) from error
+    if len(cells) != length:  # no plain column, so nothing told how many rows
+        cells = [{} for _ in range(length)]
+    for name in images:
+        window = Window(lambda name=name: _batches(path, name))
+        for row, there in enumerate(cells):
+            there[name] = EmbeddedInParquet(window, row, paths[name].get(row) or "")
+    class_names = _class_names(schema.metadata)
+    class_names = {k: v for k, v in class_names.items() if k in plain}
+    for there in cells:
+        for column, names in class_names.items():
+            there[column] = _named(there[column], names)
+    rows = [Row(f"{path} row {n}", there) for n, there in enumerate(cells, start=1)]
+    return Table(rows, [], tuple(schema.names), class_names)
+
+
+def holds_images(path: pathlib.Path) -> bool:
+    """Whether the images are in the file itself; False where it cannot be read."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        schema = pyarrow.parquet.read_schema(path)
+    except (pyarrow.ArrowException, OSError, ValueError):
+        return False
+    return any(_holds_images(field.type) for field in schema)
+
+
+class EmbeddedInParquet:
+    """An image in a column of structs `{bytes, path}`, or of bytes."""
+
+    def __init__(self, window: Window, row: int, name: str):
+        self._window, self._row, self.name = window, row, name
+
+    def read(self) -> bytes:
+        value = self._window[self._row]
+        content = value.get("bytes") if isinstance(value, dict) else value
+        if content is None:
+            raise FileNotFoundError(f"row {self._row + 1} has no bytes")
+        return content
+
+
+def _is_struct(kind):
+    import pyarrow.types
+
+    return pyarrow.types.is_struct(kind)
+
+
+def _holds_images(kind):
+    import pyarrow.types as types
+
+    if types.is_struct(kind):
+        names = {field.name for field in kind}
+        return "bytes" in names and names <= {"bytes", "path"}
+    return types.is_binary(kind) or types.is_large_binary(kind)
+
+
+def _paths(path, column):
+    """The paths inside the structs, by row: names for the images."""
+    import pyarrow.parquet
+
+    with pyarrow.parquet.ParquetFile(path) as file:
+        leaves = [file.schema.column(i).path for i in range(len(file.schema))]
+        if f"{column}.path" not in leaves:
+            return {}
+        table = file.read(columns=[f"{column}.path"])
+    values = table.column(column).combine_chunks().to_pylist()
+    return {row: value and value.get("path") for row, value in enumerate(values)}
+
+
+def _batches(path, column):
+    import pyarrow.parquet
+
+    # A buffer of its own makes Arrow read page by page, not the whole row group.
+    with pyarrow.parquet.ParquetFile(path, buffer_size=1 << 20) as file:
+        first = 0
+        for batch in file.iter_batches(batch_size=BATCH, columns=[column]):
+            yield first, batch.column(0).to_pylist()
+            first += len(batch)
+
+
+def _class_names(metadata):
+    """Names of the class numbers by column, from the hub's features."""
+    try:
+        found = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
+        items = found.items()
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError):
+        return {}
+    names = {column: _names_of(feature) for column, feature in items}
+    return {column: given for column, given in names.items() if given}
+
+
+def _names_of(feature):
+    while isinstance(feature, list | dict):
+        if isinstance(feature, list):  # a list of classes, as older files have it
+            feature = feature[0] if len(feature) == 1 else None
+        elif feature.get("_type") == "ClassLabel":
+            names = feature.get("names")
+            usable = isinstance(names, list) and all(isinstance(n, str) for n in names)
+            return tuple(names) if usable and len(set(names)) == len(names) else ()
+        else:
+            feature = feature.get("feature")
+    return ()
+
+
+def _named(cell, names):
+    if isinstance(cell, list):
+        return [_named(number, names) for number in cell]
+    if cell is None or cell == -1:
+        return None
+    is_number = isinstance(cell, int) and not isinstance(cell, bool)
+    if is_number and 0 <= cell < len(names):
+        return names[cell]
+    return cell  # to be told: it is none of the names
+
+
+def _first_line(error):
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,328 @@
+"""One collection in each format that people have it in, read to the same pairs."""
+
+import io
+import json
+import tarfile
+
+import h5py
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+import scipy.io
+from PIL import Image
+from tiny_archives import jpeg
+
+from modal_aware_jax.data import folder
+from modal_aware_jax.data.pipeline import decode
+
+TEXTS = ["a red boat", "the lake", "red dog"]
+NAMES = ("neg", "pos", "neutral")
+HUB = {
+    "info": {
+        "features": {
+            "image": {"_type": "Image"},
+            "text": {"dtype": "string", "_type": "Value"},
+            "label": {"names": list(NAMES), "_type": "ClassLabel"},
+            "tags": {
+                "feature": {"names": ["x", "y"], "_type": "ClassLabel"},
+                "_type": "Sequence",
+            },
+        }
+    }
+}
+
+
+@pytest.fixture
+def data(tmp_path):
+    (tmp_path / "data").mkdir()
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def load(tmp_path):
+    def load(source=tmp_path / "data", **options):
+        options = {"min_word_count": 1, "progress": False, **options}
+        return folder.load(source, prepared_dir=tmp_path / "prepared", **options)
+
+    return load
+
+
+def write_hub(path, rows, metadata=HUB):
+    table = pyarrow.Table.from_pylist(rows)
+    if metadata is not None:
+        packed = {"huggingface": json.dumps(metadata)}
+        table = table.replace_schema_metadata(packed)
+    pyarrow.parquet.write_table(table, path, row_group_size=2)
+
+
+def hub_rows(first=0, **cells):
+    return [
+        {
+            "image": {"bytes": jpeg(first + i), "path": f"{first + i}.jpg"},
+            "text": text,
+            "label": i,
+            **{name: values[i] for name, values in cells.items()},
+        }
+        for i, text in enumerate(TEXTS)
+    ]
+
+
+def add(archive, name, content, **header):
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    for key, value in header.items():
+        setattr(info, key, value)
+    archive.addfile(info, io.BytesIO(content))
+
+
+# Parquet of the Hugging Face hub
+
+
+def test_images_and_class_names_inside_a_parquet_file(data, load):
+    write_hub(data / "pairs.parquet", hub_rows())
+    for pairs in (load(), load(data / "pairs.parquet")):  # the folder, or the file
+        assert pairs.images[:] == [jpeg(0), jpeg(1), jpeg(2)]
+        assert pairs.ids.tolist() == ["0.jpg", "1.jpg", "2.jpg"]
+        assert pairs.label_names == NAMES and (pairs.labels == np.eye(3)).all()
+        assert pairs.captions[:] == TEXTS and pairs.parts is None
+
+
+def test_files_named_after_their_parts_are_a_given_split(data, load):
+    (data / "data").mkdir()
+    for name, first in (("train-00000-of-00002", 0), ("train-00001-of-00002", 3)):
+        write_hub(data / "data" / f"{name}.parquet", hub_rows(first))
+    write_hub(data / "data" / "test-00000-of-00001.parquet", hub_rows(6))
+    pairs = load()
+    assert len(pairs) == 9 and pairs.images[4] == jpeg(1)
+    assert pairs.parts.tolist() == ["query"] * 3 + ["train"] * 6
+    assert load(given_split=False).parts is None
+    assert len(load(table="data/train-*.parquet")) == 6
+
+
+def test_images_without_names_are_named_after_their_rows(data, load):
+    rows = hub_rows()
+    for row in rows:
+        row["image"]["path"] = None
+    write_hub(data / "pairs.parquet", rows)
+    assert load().ids.tolist() == ["pairs/1", "pairs/2", "pairs/3"]
+
+
+def test_lists_of_classes_and_a_missing_one(data, load):
+    rows = hub_rows(tags=[[0, 1], [1], []])
+    rows[1]["label"] = -1  # the hub's sign of a missing label
+    write_hub(data / "pairs.parquet", rows)
+    assert load(label_column="tags").labels.tolist() == [[1, 1], [0, 1], [0, 0]]
+    assert load().labels.tolist() == [[1, 0, 0], [0, 0, 0], [0, 0, 1]]
+    rows[1]["label"] = 3
+    write_hub(data / "pairs.parquet", rows)
+    with pytest.raises(ValueError, match="'3' of 1.jpg is none of the 3 known"):
+        load()
+
+
+def test_plain_bytes_and_sentences_and_no_metadata(data, load):
+    rows = [
+        {"image": jpeg(i), "caption_0": text, "caption_1": "seen again", "label": 7}
+        for i, text in enumerate(TEXTS)
+    ]
+    write_hub(data / "pairs.parquet", rows, metadata=None)
+    pairs = load()
+    assert pairs.images[2] == jpeg(2) and pairs.label_names == ("7",)
+    assert pairs.captions[0] == "a red boat\nseen again"
+    rows = [{"image": jpeg(0), "captions": ["Two dogs run on sand.", "Dogs play."]}]
+    write_hub(data / "pairs.parquet", rows, metadata=None)
+    assert "dogs" in load().vocabulary and "sand" in load().vocabulary
+
+
+# Splits, labels
+
+
+def write_images(data, number=3):
+    for i in range(number):
+        (data / f"{i}.jpg").write_bytes(jpeg(i))
+
+
+def test_two_tables_are_a_given_split(data, load):
+    write_images(data)
+    (data / "my_train.csv").write_text("image,text,label\n0.jpg,sea,a\n1.jpg,sky,b\n")
+    (data / "my_test.csv").write_text("image,text,label\n2.jpg,sea,a\n")
+    pairs = load()
+    assert dict(zip(pairs.ids.tolist(), pairs.parts.tolist(), strict=True)) == {
+        "0.jpg": "train",
+        "1.jpg": "train",
+        "2.jpg": "query",
+    }
+    with pytest.raises(ValueError, match="2.jpg' was used before"):  # on both sides
+        (data / "my_train.csv").write_text("image,text,label\n2.jpg,sea,a\n")
+        load()
+
+
+def test_a_column_names_the_part_of_each_pair(data, load):
+    write_images(data)
+    table = "file_name,caption,label,split\n0.jpg,sea,a,Train\n1.jpg,sky,b,val\n"
+    (data / "t.csv").write_text(table + "2.jpg,sea,b,test\n")
+    assert load().parts.tolist() == ["train", "validation", "query"]
+    assert load(given_split=False).parts is None
+    (data / "t.csv").write_text(table + "2.jpg,sea,b,tset\n")
+    with pytest.raises(ValueError, match=r"'tset' is none of train, .*given_split=f"):
+        load()
+
+
+def test_columns_of_zeros_and_ones_are_labels(data, load):
+    write_images(data)
+    table = "image,text,cat,dog,score\n0.jpg,sea,1,0,.5\n1.jpg,sky,1,1,.2\n"
+    (data / "t.csv").write_text(table + "2.jpg,sky,0,0,.2\n")
+    pairs = load()
+    assert pairs.label_names == ("cat", "dog")
+    assert pairs.labels.tolist() == [[1, 0], [1, 1], [0, 0]]
+    assert load(label_columns="*og").labels.tolist() == [[0], [1], [0]]
+    with pytest.raises(ValueError, match="neither 0 nor 1"):
+        load(label_columns="cat,score")
+    with pytest.raises(ValueError, match="no column 'cow' of --config.data"):
+        load(label_columns="cow")
+
+
+def test_lists_of_zeros_and_ones_are_labels(data, load):
+    write_images(data)
+    rows = [[0, 1, 1], [0, 0, 0], [1, 0, 0]]
+    lines = [
+        json.dumps({"image": f"{i}.jpg", "text": "sea", "labels": row})
+        for i, row in enumerate(rows)
+    ]
+    (data / "t.jsonl").write_text("\n".join(lines))
+    pairs = load()
+    assert pairs.labels.tolist() == rows and pairs.label_names == ("0", "1", "2")
+
+
+def test_a_negative_class_number_is_none_or_refused(data, load):
+    write_images(data)
+    table = "image,text,label\n0.jpg,sea,10\n1.jpg,sky,-1\n2.jpg,sea,9\n"
+    (data / "t.csv").write_text(table)
+    with pytest.raises(ValueError, match=r"-1 is a negative .*no_label=VALUE"):
+        load()
+    pairs = load(no_label="-1")
+    assert pairs.label_names == ("9", "10")  # by their size
+    assert pairs.labels.tolist() == [[0, 1], [0, 0], [1, 0]]
+
+
+def test_a_collection_without_labels_is_read(data, load):
+    write_images(data)
+    (data / "t.tsv").write_text("image\ttext\n0.jpg\tsea, sky\n1.jpg\tsky\n")
+    pairs = load()
+    assert pairs.labels.shape == (2, 0) and pairs.vocabulary == ("sky", "sea")
+
+
+# Other formats
+
+
+def test_shards_of_webdataset(data, load):
+    for number in range(2):
+        with tarfile.open(data / f"{number:05}.tar", "w") as archive:
+            for i in range(2):
+                key = f"some/{number}{i}"
+                add(archive, f"{key}.jpg", jpeg(2 * number + i))
+                add(archive, f"{key}.txt", TEXTS[i].encode())
+                add(archive, f"{key}.cls", str(i).encode())
+                facts = json.dumps({"id": f"p{number}{i}"})
+                add(archive, f"{key}.json", facts.encode())
+    pairs = load()
+    assert pairs.ids.tolist() == ["p00", "p01", "p10", "p11"]
+    assert pairs.images[:] == [jpeg(i) for i in range(4)]
+    assert pairs.labels.tolist() == [[1, 0], [0, 1]] * 2
+    assert pairs.captions[3] == TEXTS[1]
+
+
+def test_a_text_file_beside_each_image(data, load):
+    for i, place in enumerate(("cats/a", "dogs/b", "dogs/c")):
+        (data / place).parent.mkdir(exist_ok=True)
+        (data / f"{place}.jpg").write_bytes(jpeg(i))
+        (data / f"{place}.txt").write_text(TEXTS[i] + "\n")
+    pairs = load()
+    assert pairs.ids.tolist() == ["cats/a.jpg", "dogs/b.jpg", "dogs/c.jpg"]
+    assert pairs.captions[:] == TEXTS and pairs.num_labels == 0
+    assert load(label_column="folder").label_names == ("cats", "dogs")
+    (data / "dogs" / "c.txt").write_text("changed")
+    assert load().captions[2] == "changed"
+
+
+def test_json_of_coco(data, load):
+    write_images(data)
+    images = [{"id": i + 5, "file_name": f"{i}.jpg"} for i in range(3)]
+    captions = [{"image_id": 5 + i % 3, "caption": f"Sea {i}."} for i in range(4)]
+    (data / "captions.json").write_text(
+        json.dumps({"images": images, "annotations": captions})
+    )
+    content = {
+        "images": images,
+        "annotations": [{"image_id": 7, "category_id": 18}] * 2,
+        "categories": [{"id": 18, "name": "dog"}, {"id": 1, "name": "man"}],
+    }
+    (data / "instances.json").write_text(json.dumps(content))
+    pairs = load()
+    assert pairs.captions[:] == ["Sea 0.\nSea 3.", "Sea 1.", "Sea 2."]
+    assert pairs.label_names == ("dog", "man")
+    assert pairs.labels.tolist() == [[0, 0], [0, 0], [1, 0]]
+
+
+def test_json_of_karpathy(data, load):
+    (data / "val2014").mkdir()
+    write_images(data / "val2014")
+    images = [
+        {
+            "filename": f"{i}.jpg",
+            "filepath": "val2014",
+            "split": ("restval", "val", "test")[i],
+            "sentences": [{"raw": TEXTS[i]}, {"raw": "once more"}],
+        }
+        for i in range(3)
+    ]
+    (data / "dataset.json").write_text(json.dumps({"images": images}))
+    pairs = load()
+    assert pairs.captions[1] == "the lake\nonce more"
+    assert pairs.parts.tolist() == ["train", "validation", "query"]
+
+
+def picture(i):
+    return np.asarray(Image.open(io.BytesIO(jpeg(i, size=(20, 16)))))
+
+
+TAGS = np.eye(6, 5, dtype=np.uint8)
+LABELS = np.array([[1, 0, 1, 0, 1, 0], [0, 1, 1, 0, 0, 0]], np.uint8).T
+PICTURES = np.stack([picture(i) for i in range(6)])  # [6, 16, 20, 3]
+
+
+def check_matlab(pairs):
+    assert len(pairs) == 6
+    np.testing.assert_array_equal(decode(pairs.images[4]), PICTURES[4])
+    np.testing.assert_array_equal(pairs.labels, LABELS)
+    assert pairs.captions[1] == "tag 2" and not pairs.text[5].any()
+
+
+def test_matlab_of_dcmh(data, load):
+    with h5py.File(data / "FLICKR-25K.mat", "w") as file:
+        # As h5py shows what MATLAB wrote: all axes in reverse.
+        images = PICTURES.transpose(0, 3, 2, 1).astype(np.float64)
+        file.create_dataset("images", data=images).attrs["MATLAB_class"] = b"double"
+        file["YAll"], file["LAll"] = TAGS.T, LABELS.T
+        file["ghost"] = h5py.ExternalLink("/etc/passwd", "x")
+    check_matlab(load(allow_empty_text=True))
+    words = [f"word{i}" for i in range(5)]
+    with pytest.raises(ValueError, match="has no words"):
+        load(vocabulary=words)
+
+
+def test_matlab_files_for_each_table(data, load):
+    scipy.io.savemat(data / "mir-iall.mat", {"IAll": PICTURES.transpose(1, 2, 3, 0)})
+    scipy.io.savemat(data / "mir-yall.mat", {"YAll": TAGS})
+    scipy.io.savemat(data / "mir-lall.mat", {"LAll": LABELS})
+    check_matlab(load(allow_empty_text=True))
+    (data / "mir-iall.mat").unlink()
+    with pytest.raises(ValueError, match="there is no table of images"):
+        load()
+
+
+def test_features_in_place_of_images_are_refused(data, load):
+    features = {"images": np.ones((6, 4096)), "YAll": TAGS, "LAll": LABELS}
+    scipy.io.savemat(data / "f.mat", features)
+    with pytest.raises(ValueError, match="Features of images cannot be read"):
+        load()
