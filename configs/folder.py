@@ -36,8 +36,12 @@ def get_config(arg: str = "") -> ConfigDict:
                 "num_train": config_dict.placeholder(int),
                 "num_validation": config_dict.placeholder(int),
                 "split_seed": 0,
-                "text": "bag",  # or tfidf, or sentence: vectors of the captions
+                # bag, tfidf, sentence (vectors of the captions) or words (sums of
+                # vectors of the words): see data/text_vectors.py.
+                "text": "bag",
                 "sentence_model": "",  # a folder; the installed model where empty
+                # Of words: "own", or a sentence model's folder (empty: the installed).
+                "word_vectors": "own",
             },
             "backbone": {
                 "name": "resnet18",
@@ -51,6 +55,7 @@ def get_config(arg: str = "") -> ConfigDict:
                 "text_widths": (1024, 512),
                 "dtype": "float32",  # or bfloat16: of the computation
                 "image_features": 0,
+                "image_dropout": 0.3,  # of the layer of `image_features`
                 "standard_text": False,
                 "hidden_features": 0,
             },
@@ -62,6 +67,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "optimizer": {
                 "learning_rate": 1e-3,
                 "backbone_learning_rate": 1e-3,
+                "block_learning_rate": 1.0,  # a factor on the learning rate
                 "weight_decay": 1e-5,
                 "schedule": "cosine",
                 "decay_every_epochs": 20,

@@ -29,8 +29,12 @@ def get_config(arg: str = "") -> ConfigDict:
                 "num_train": 3000,
                 "num_validation": 400,
                 "split_seed": 0,
-                "text": "bag",  # or tfidf, or sentence: vectors of the captions
+                # bag, tfidf, sentence (vectors of the captions) or words (sums of
+                # vectors of the words): see data/text_vectors.py.
+                "text": "bag",
                 "sentence_model": "",  # a folder; the installed model where empty
+                # Of words: "own", or a sentence model's folder (empty: the installed).
+                "word_vectors": "own",
             },
             "backbone": {
                 "name": "resnet18",
@@ -44,6 +48,7 @@ def get_config(arg: str = "") -> ConfigDict:
                 "text_widths": (256, 64),
                 "dtype": "float32",  # or bfloat16: of the computation
                 "image_features": 0,
+                "image_dropout": 0.3,  # of the layer of `image_features`
                 "standard_text": False,
                 "hidden_features": 0,
             },
@@ -55,6 +60,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "optimizer": {
                 "learning_rate": 1e-3,
                 "backbone_learning_rate": 1e-3,
+                "block_learning_rate": 1.0,  # a factor on the learning rate
                 "weight_decay": 1e-5,
                 "schedule": "cosine",
                 "decay_every_epochs": 20,

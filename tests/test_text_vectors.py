@@ -15,6 +15,9 @@ from modal_aware_jax.data.text_vectors import (
     represent,
     text_encoder,
 )
+from modal_aware_jax.data.word_vectors import cooccurrence_vectors
+from modal_aware_jax.training import update as updates
+from modal_aware_jax.training.checkpoint import Checkpointer
 
 CAPTIONS = ["sea,  sky", "sea", "dog sea", "sky", ""]
 BAGS = np.array([[1, 0, 1], [1, 0, 0], [1, 1, 0], [0, 0, 1], [0, 0, 0]], np.uint8)
@@ -119,11 +122,53 @@ def test_kinds_by_name(pairs, monkeypatch):
     monkeypatch.setattr(text_vectors, "SentenceModel", lambda folder: (folder,))
     for kind, made in (("bag", BagOfWords), ("tfidf", TfIdf), ("sentence", Sentences)):
         assert type(text_encoder(kind, pairs, TRAIN, sentence_model="m")) is made
-    with pytest.raises(ValueError, match="one of bag, tfidf, sentence, not 'bow'"):
+    words = text_encoder("words", pairs, TRAIN)
+    assert words.split("Sea, boat; SKY") == (["sea", "sky"], ["boat"])
+    expected = cooccurrence_vectors(pairs.text[TRAIN])  # of no other pair
+    np.testing.assert_array_equal(words.vectors_of_words, expected)
+    with pytest.raises(ValueError, match="one of bag.*sentence, words, not 'bow'"):
         text_encoder("bow", pairs, TRAIN)
     bare = represent(pairs, Sentences(Counted()))
     with pytest.raises(ValueError, match="five has no vocabulary.*text=sentence"):
         BagOfWords(bare)
+
+
+def test_word_vectors_by_a_model_are_computed_once(pairs, tmp_path, monkeypatch):
+    model = Counted()
+    monkeypatch.setattr(text_vectors, "SentenceModel", lambda folder: model)
+    first, again = (
+        text_encoder("words", pairs, TRAIN, word_vectors="", folder=tmp_path)
+        for _ in range(2)
+    )
+    assert model.calls == 1
+    np.testing.assert_array_equal(first.vectors_of_words, again.vectors_of_words)
+    assert first.vectors_of_words.shape == (3, 2)
+
+
+def test_a_run_on_words_is_exported_and_read_back(tmp_path, monkeypatch):
+    """Its word vectors go with it: the program and the weights read plain bags."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    config = tiny_config("text")
+    with config.unlocked():
+        config.data.text = "words"
+    experiment = build.experiment(config)
+    width = cooccurrence_vectors(experiment.collection.text).shape[1]
+    assert experiment.model.text.mlp.text_features == width
+    tx = experiment.make_optimizer(3)
+    _, params, stats = updates.split_model(experiment.model, experiment.is_trained)
+    state = updates.init_state(params, stats, tx)
+    record = {"epoch": 0, "history": [], "best": None}
+    with Checkpointer(tmp_path / "checkpoints") as checkpointer:
+        checkpointer.save(0, state, data=None, run=record)
+    folder = modes.export_run(experiment, tmp_path)
+    bags = experiment.collection.text[:5].astype(np.float32)
+    images = np.zeros((5, experiment.image_size, experiment.image_size, 3), np.uint8)
+    expected = np.asarray(experiment.model(images, bags, train=False))
+    for name in ("encoder.stablehlo", "model.safetensors"):
+        model = modes.load_model_file(folder / name)
+        assert model.vocabulary == experiment.collection.vocabulary
+        relaxed = model.relaxed({"image": images, "text": bags})
+        np.testing.assert_allclose(relaxed, expected, atol=1e-5)
 
 
 @pytest.fixture(params=["tfidf", "sentence"])

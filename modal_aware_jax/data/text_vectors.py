@@ -1,4 +1,4 @@
-"""The text of a collection as the network reads it: bags, TF-IDF or sentence vectors.
+"""The text of a collection as the network reads it: bags, TF-IDF, sentences, words.
 
 An encoder turns the words of any text, of the collection or new, into the same
 vectors. Sources give bags of words and readable captions; `represent` gives the
@@ -19,8 +19,9 @@ import rich.progress
 from modal_aware_jax.data import text
 from modal_aware_jax.data.collection import Collection
 from modal_aware_jax.data.sentence_vectors import SentenceModel
+from modal_aware_jax.data.word_vectors import cooccurrence_vectors, model_vectors
 
-KINDS = ("bag", "tfidf", "sentence")
+KINDS = ("bag", "tfidf", "sentence", "words")
 
 
 class BagOfWords:
@@ -33,6 +34,8 @@ class BagOfWords:
       >>> bag.words(pairs, 0), bag.encode([["dog", "xyz"]])
       (['sea'], array([[0., 1.]], dtype=float32))
     """
+
+    weighs = False  # its vectors are bags as they are
 
     def __init__(self, pairs: Collection):
         if not pairs.vocabulary:
@@ -70,6 +73,8 @@ class TfIdf(BagOfWords):
       train: positions of the training pairs: no other pair is counted.
     """
 
+    weighs = True
+
     def __init__(self, pairs: Collection, train: np.ndarray):
         super().__init__(pairs)
         if pairs.text.dtype != np.uint8:
@@ -83,6 +88,25 @@ class TfIdf(BagOfWords):
     def vectors(self, pairs):
         """The vectors of all pairs [N, T]."""
         return text.weigh(pairs.text, self._rarity)
+
+
+class Words(BagOfWords):
+    """Bags of words for a network that reads each word as a fixed vector.
+
+    The bag stays a bag up to the network, which sums the vectors: words are dropped in
+    training before the sum, and an exported program reads bags.
+
+    Args:
+      pairs: with bags of words.
+      vectors: [T, D] of the vocabulary's words.
+
+    Attributes:
+      vectors_of_words: the vectors.
+    """
+
+    def __init__(self, pairs: Collection, vectors: np.ndarray):
+        super().__init__(pairs)
+        self.vectors_of_words = vectors
 
 
 class Sentences:
@@ -120,12 +144,9 @@ class Sentences:
         path = self.folder and self.folder / (
             f"sentences-{pairs.name}-{_fingerprint(self.model.digest, pairs)}.npz"
         )
-        if path and path.exists():
-            try:
-                with np.load(path, allow_pickle=False) as kept:
-                    return kept["vectors"]  # the archive has a checksum of its own
-            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-                print(f"{path} is damaged: its vectors are computed again.")
+        vectors = _kept(path)
+        if vectors is not None:
+            return vectors
         captions = [" ".join(caption.split()) for caption in pairs.captions[:]]
         console = rich.console.Console(stderr=True)
         with rich.progress.Progress(console=console, transient=True) as bar:
@@ -142,16 +163,19 @@ def text_encoder(
     train: np.ndarray,
     *,
     sentence_model: str | os.PathLike = "",
+    word_vectors: str | os.PathLike = "own",
     folder: str | os.PathLike | None = None,
-) -> BagOfWords | TfIdf | Sentences:
+) -> BagOfWords | TfIdf | Sentences | Words:
     """The encoder of a kind.
 
     Args:
-      kind: 'bag', 'tfidf' or 'sentence'.
+      kind: 'bag', 'tfidf', 'sentence' or 'words'.
       pairs: with bags of words and captions.
       train: positions of the training pairs.
       sentence_model: folder of the sentence model; '' takes the installed one.
-      folder: where sentence vectors are kept.
+      word_vectors: of the kind 'words': 'own', from the words that the training pairs
+        have together; or the folder of a sentence model, '' the installed one.
+      folder: where vectors by a sentence model are kept.
     """
     if kind == "bag":
         return BagOfWords(pairs)
@@ -159,10 +183,40 @@ def text_encoder(
         return TfIdf(pairs, train)
     if kind == "sentence":
         return Sentences(SentenceModel(sentence_model), folder)
+    if kind == "words":
+        if word_vectors == "own":
+            return Words(pairs, cooccurrence_vectors(pairs.text[train]))
+        model = SentenceModel(word_vectors)
+        return Words(pairs, _vectors_of_words(pairs.vocabulary, model, folder))
     raise ValueError(
         f"config.data.text is one of {', '.join(KINDS)}, not {kind!r}. 'bag' marks the "
-        "words, 'tfidf' weights them, 'sentence' reads the whole caption."
+        "words, 'tfidf' weights them, 'sentence' reads the whole caption, 'words' "
+        "reads each word as a vector."
     )
+
+
+def _vectors_of_words(vocabulary, model, folder):
+    """`model_vectors`, from disk where they were made before."""
+    digest = hashlib.sha256("\n".join((model.digest, *vocabulary)).encode())
+    path = folder and pathlib.Path(folder) / f"words-{digest.hexdigest()[:16]}.npz"
+    vectors = _kept(path)
+    if vectors is None:
+        vectors = model_vectors(vocabulary, model)
+        if path:
+            _save(path, vectors)
+    return vectors
+
+
+def _kept(path):
+    """The vectors of a file, or None where it is missing or damaged."""
+    if not path or not path.exists():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as kept:
+            return kept["vectors"]  # the archive has a checksum of its own
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        print(f"{path} is damaged: its vectors are computed again.")
+        return None
 
 
 def represent(pairs: Collection, encoder) -> Collection:

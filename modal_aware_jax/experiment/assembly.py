@@ -89,10 +89,11 @@ def experiment(config, pairs: Collection | None = None) -> Experiment:
         pairs,
         parts.train,
         sentence_model=data.get("sentence_model", ""),
+        word_vectors=data.get("word_vectors", "own"),
         folder=_prepared_dir(data) / "text",
     )
     pairs = represent(pairs, text)
-    network = model(config, pairs)
+    network = model(config, pairs, getattr(text, "vectors_of_words", None))
     kind = choose("backbone", BACKBONES, config.backbone.name)
     normalize = normalizer(kind.mean, kind.deviation)
     cached = training.cached_maps

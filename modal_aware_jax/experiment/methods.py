@@ -11,7 +11,9 @@ from typing import NamedTuple
 from flax import nnx
 
 from modal_aware_jax.backbones.image_vector import DenseVector, MeanVector
+from modal_aware_jax.backbones.text_mlp import TextMLP
 from modal_aware_jax.backbones.text_vector import PlainText, StandardText
+from modal_aware_jax.backbones.word_vectors import WordVectorMLP
 from modal_aware_jax.blocks.channel_attention import (
     ChannelAttention,
     SqueezedChannelAttention,
@@ -46,8 +48,8 @@ class Method(NamedTuple):
     Attributes:
       title: what tables and figures call it.
       network: constructor `(make_backbone, text_features, num_bits, *, text_widths,
-        image_vector, text_vector, hidden, num_labels, rngs)`; `make_backbone(rngs)`
-        gives the image backbone.
+        text_branch, image_vector, text_vector, hidden, num_labels, rngs)`;
+        `make_backbone(rngs)` gives the image backbone.
       loss: a name of `LOSSES`; a config's `loss.name` may be another one.
     """
 
@@ -120,11 +122,12 @@ def _image(head=HashHead):
         num_bits,
         *,
         text_widths,
+        text_branch,
         text_vector,
         rngs,
         **heads,
     ):
-        del text_features, text_widths, text_vector
+        del text_features, text_widths, text_branch, text_vector
         return ImageHashing(
             make_backbone(rngs), num_bits, head=head, rngs=rngs, **heads
         )
@@ -172,13 +175,23 @@ METHODS = {
 }
 
 
-def model(config, pairs: Collection) -> nnx.Module:
-    """The network of `config.model`, for the text of a collection."""
-    image_vector = MeanVector
+def model(config, pairs: Collection, word_vectors=None) -> nnx.Module:
+    """The network of `config.model`, for the text of a collection.
+
+    Args:
+      config: of one run.
+      pairs: the collection, or its `num_text_features` and `num_labels`.
+      word_vectors: [T, D] where the network reads words as vectors.
+    """
+    image_vector, text_branch = MeanVector, TextMLP
     if config.model.image_features:
         image_vector = functools.partial(
-            DenseVector, features=config.model.image_features
+            DenseVector,
+            features=config.model.image_features,
+            dropout_rate=config.model.get("image_dropout", 0.3),
         )
+    if word_vectors is not None:
+        text_branch = functools.partial(WordVectorMLP, vectors=word_vectors)
     hidden = NoHiddenLayer
     if config.model.hidden_features:
         hidden = functools.partial(HiddenLayer, features=config.model.hidden_features)
@@ -187,6 +200,7 @@ def model(config, pairs: Collection) -> nnx.Module:
         pairs.num_text_features,
         config.model.num_bits,
         text_widths=tuple(config.model.text_widths),
+        text_branch=text_branch,
         image_vector=image_vector,
         text_vector=StandardText if config.model.standard_text else PlainText,
         hidden=hidden,

@@ -5,9 +5,15 @@ import optax
 from modal_aware_jax.experiment.lookup import choose
 from modal_aware_jax.training import optimizer
 
+BLOCKS = ("block1", "block2")  # what networks call their cross-modal parts
+
 
 def make_optimizer(config, num_epochs: int, steps_per_epoch: int):
-    """Adam with coupled L2; the backbone has a learning rate of its own.
+    """Adam with coupled L2; backbone and blocks have learning rates of their own.
+
+    `block_learning_rate` is a factor on the rate of the rest. Gates that learn as fast
+    as what they gate learn which training pair is before them: they raise the score of
+    the training pairs and lower that of new ones (numbers in the README).
 
     A warm-up longer than half of a short run is cut to that half.
     """
@@ -30,9 +36,16 @@ def make_optimizer(config, num_epochs: int, steps_per_epoch: int):
     def adam(rate) -> optax.GradientTransformation:
         return optimizer.adam_l2(schedule(rate), weight_decay=config.weight_decay)
 
-    return optimizer.by_prefix(
-        {
-            "backbone": adam(config.backbone_learning_rate),
-            "": adam(config.learning_rate),
-        }
-    )
+    groups = {
+        "backbone": adam(config.backbone_learning_rate),
+        "": adam(config.learning_rate),
+    }
+    factor = config.get("block_learning_rate", 1.0)
+    if factor < 0:
+        raise ValueError(
+            "config.optimizer.block_learning_rate is a factor of 0 or more on the "
+            f"learning rate, got {factor}."
+        )
+    if factor != 1:
+        groups |= {name: adam(factor * config.learning_rate) for name in BLOCKS}
+    return optimizer.by_prefix(groups)

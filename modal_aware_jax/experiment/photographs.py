@@ -66,8 +66,11 @@ def photograph_settings(
             "num_train": 10_000,
             "num_validation": 1000,
             "split_seed": 0,
-            "text": "bag",  # or tfidf, or sentence: vectors of the captions
+            # bag, tfidf, sentence (vectors of the captions) or words (sums of vectors
+            # of the words): see data/text_vectors.py.
+            "text": "bag",
             "sentence_model": "",  # a folder; the installed model where empty
+            "word_vectors": "own",  # or a sentence model's folder; '': the installed
         },
         "backbone": {
             "name": backbone,
@@ -81,6 +84,7 @@ def photograph_settings(
             "text_widths": (8192 if method == "modal_aware_paper" else 1024, 512),
             "dtype": "float32",  # or bfloat16: of the computation
             "image_features": 1024,
+            "image_dropout": 0.3,
             "standard_text": True,
             "hidden_features": 512,
         },
@@ -92,6 +96,7 @@ def photograph_settings(
         "optimizer": {
             "learning_rate": 2e-3,
             "backbone_learning_rate": 1e-4,
+            "block_learning_rate": 1.0,  # a factor on the learning rate
             # The paper's is 1e-5. Adam takes full steps along an L2 term alone, which
             # between two uses of a rare tag wears its weights away.
             "weight_decay": 0.0,

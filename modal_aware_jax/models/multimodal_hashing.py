@@ -29,6 +29,8 @@ class MultimodalHashing(nnx.Module):
       text_features: T of the text vectors, for bags of words the vocabulary's size.
       num_bits: K.
       text_widths: features of the text beside conv4 and beside conv5.
+      text_branch: constructor `(text_features, widths, *, dtype, rngs)` of the two
+        layers of the text, such as `WordVectorMLP` with its vectors.
       block: constructor of the two blocks, `(image_features, text_features, *, rngs)`;
         `PassThrough` gives the Concat baseline, `KernelNetwork` and `ChannelAttention`
         the two ablations.
@@ -53,6 +55,7 @@ class MultimodalHashing(nnx.Module):
         num_bits: int,
         *,
         text_widths: tuple[int, int] = (8192, 512),
+        text_branch=TextMLP,
         block=ModalAwareBlock,
         image_vector=MeanVector,
         text_vector=PlainText,
@@ -64,7 +67,7 @@ class MultimodalHashing(nnx.Module):
     ):
         wide, narrow = text_widths
         self.backbone = backbone
-        self.text = TextMLP(text_features, text_widths, dtype=dtype, rngs=rngs)
+        self.text = text_branch(text_features, text_widths, dtype=dtype, rngs=rngs)
         self.block1 = block(backbone.lower_features, wide, rngs=rngs)
         self.block2 = block(backbone.upper_features, narrow, rngs=rngs)
         self.image_vector = image_vector(backbone.upper_features, rngs=rngs)

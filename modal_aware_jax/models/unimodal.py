@@ -76,8 +76,8 @@ class TextHashing(nnx.Module):
     Args:
       text_features: T.
       num_bits: K.
-      text_widths: features of the two dense layers; this, `text_vector`, `hidden` and
-        `num_labels` as in `MultimodalHashing`.
+      text_widths: features of the two dense layers; this, `text_branch`,
+        `text_vector`, `hidden` and `num_labels` as in `MultimodalHashing`.
       rngs: source of the initial weights.
     """
 
@@ -87,13 +87,14 @@ class TextHashing(nnx.Module):
         num_bits: int,
         *,
         text_widths: tuple[int, int] = (8192, 512),
+        text_branch=TextMLP,
         text_vector=PlainText,
         hidden=NoHiddenLayer,
         num_labels: int | None = None,
         dtype=None,
         rngs: nnx.Rngs,
     ):
-        self.text = TextMLP(text_features, text_widths, dtype=dtype, rngs=rngs)
+        self.text = text_branch(text_features, text_widths, dtype=dtype, rngs=rngs)
         self.text_vector = text_vector(text_widths[1], rngs=rngs)
         self.hidden = hidden(text_widths[1], rngs=rngs)
         features = self.hidden.features

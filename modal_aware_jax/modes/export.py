@@ -41,7 +41,7 @@ def export_run(
     """
     from safetensors.numpy import save_file
 
-    if type(experiment.text) is not BagOfWords:
+    if not isinstance(experiment.text, BagOfWords) or experiment.text.weighs:
         raise ValueError(
             "export: the program reads bags of words; this run has "
             f"config.data.text={experiment.config['data']['text']}. Encode with the "

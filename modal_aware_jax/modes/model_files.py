@@ -108,7 +108,6 @@ def _from_weights(path):
     sizes = types.SimpleNamespace(
         num_text_features=facts["num_text_features"], num_labels=facts["num_labels"]
     )
-    model = build.model(config, sizes)
     try:
         saved = load_file(path)
     except SafetensorError as error:
@@ -116,6 +115,8 @@ def _from_weights(path):
             f"--model: {path} is not a whole .safetensors file ({error}). Copy or "
             "export it again."
         ) from error
+    vectors = saved.get("text.vectors") if config.data.get("text") == "words" else None
+    model = build.model(config, sizes, vectors)
     _fill(model, saved, path)
     graphdef, state = nnx.split(model)
     kind = build.choose("backbone", build.BACKBONES, config.backbone.name)
