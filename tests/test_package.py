@@ -27,6 +27,7 @@ FLOW = (
     "losses",
     "training",
     "retrieval",
+    "classification",
     "report",
 )
 # Beside the flow: rules for XLA's CPU backend, which backbones alone read.
@@ -51,7 +52,7 @@ CONFIG_READERS = (
 )
 
 # These compute with jax and numpy alone, so any framework can use them.
-BARE = ("losses/", "retrieval/", "hashing/codes.py")
+BARE = ("losses/", "retrieval/", "classification/", "hashing/codes.py")
 BARE_IMPORTS = {"jax", "numpy", "modal_aware_jax"} | set(sys.stdlib_module_names)
 
 
