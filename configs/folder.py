@@ -5,8 +5,9 @@
 
 The folder holds the images and one `.csv`, `.jsonl` or `.parquet` file with the columns
 `image` (path inside the folder), `text` (free text or tags) and `labels`; other forms
-and names that are read stand in `modal_aware_jax/data/folder.py`. The sizes of the split
-follow that of the collection, 60 pairs at least, unless they are given.
+and names that are read stand in `modal_aware_jax/data/folder.py`. The sizes of the
+split follow that of the collection, 60 pairs at least, unless they are given. A pair
+without words is kept, with an empty text.
 """
 
 from ml_collections import ConfigDict, config_dict
@@ -29,7 +30,9 @@ def get_config(arg: str = "") -> ConfigDict:
                 "source": "folder",
                 "dir": "",
                 # Every option of the reader, data/folder.py:load, by its name.
-                "options": reader_options("folder", on_problem="stop"),
+                "options": reader_options(
+                    "folder", on_problem="stop", allow_empty_text=True
+                ),
                 "image_size": 128,
                 # By the size of the collection where not given: data/sizes.py.
                 "num_queries": config_dict.placeholder(int),

@@ -153,8 +153,8 @@ def test_page_marks_relevance_by_text_and_border_and_shared_labels(folder):
 
 def test_best_scores_are_bold(folder):
     text = (folder / "index.html").read_text(encoding="utf-8")
-    assert '<td class="best">0.9000</td>' in text
-    assert "<td>0.8000</td>" in text
+    assert '<td class="best" data-name="MAP">0.9000</td>' in text
+    assert '<td data-name="MAP">0.8000</td>' in text
 
 
 def test_curves_show_the_numbers(tmp_path, monkeypatch):
@@ -232,3 +232,12 @@ def test_thumbnail_names_a_wrong_shape():
         thumbnail(np.zeros((2, 3, 5)), 10)
     with pytest.raises(ValueError, match="thumbnail: the image is empty"):
         thumbnail(np.zeros((0, 3)), 10)
+
+
+def test_a_narrow_window_shows_each_number_under_its_name(folder):
+    text = (folder / "index.html").read_text()
+    columns = list(summary({"a": result(0.5)})[0])
+    cards = re.search(r"@media \(max-width: \d+rem\) \{[^@]*attr\(data-name\)", text)
+    assert cards and "min-width: 9rem" in text
+    for column in columns:  # a row is a card there, without the table's header
+        assert text.count(f'data-name="{column}"') == 2

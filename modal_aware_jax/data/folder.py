@@ -257,11 +257,7 @@ def _check(item, words, labels, known, seen, allow_empty_text):
         message = f"the text is no text but a {type(item.text).__name__}"
         raise RowError("malformed line", message)
     if not words and not allow_empty_text:
-        raise RowError(
-            "empty text",
-            f"the text of {item.id} has no words (to keep such pairs: "
-            "--config.data.options.allow_empty_text=true)",
-        )
+        raise RowError("empty text", f"the text of {item.id} has no words")
     unknown = [] if known is None else sorted(set(labels) - known)
     if unknown:
         raise RowError(

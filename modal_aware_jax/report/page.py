@@ -15,15 +15,18 @@ STYLE = """
 :root { color-scheme: light; --good: #1a7f37; --bad: #be1e2d; --line: #d5d9de; }
 body { font: 15px/1.45 system-ui, sans-serif; color: #1c2024; margin: 2rem auto;
   max-width: 96rem; padding: 0 1.2rem; }
+h1, h2 { overflow-wrap: anywhere; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
-table { border-collapse: collapse; display: block; overflow-x: auto; }
-th, td { padding: .3rem .75rem; border-bottom: 1px solid var(--line);
-  text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
-th:first-child, td:first-child { text-align: left; }
+.table { overflow-x: auto; } table { border-collapse: collapse; }
+th, td { padding: .3rem .4rem; border-bottom: 1px solid var(--line);
+  text-align: right; vertical-align: bottom; font-variant-numeric: tabular-nums; }
+th:first-child, td:first-child { text-align: left; overflow-wrap: anywhere;
+  min-width: 9rem; }
 td.best { font-weight: 700; }
 .note { color: #57606a; max-width: 62rem; }
-.curves { display: flex; flex-wrap: wrap; gap: 1rem; }
-.curves img { max-width: min(100%, 36rem); height: auto; }
+.curves { display: grid; gap: 1rem;
+  grid-template-columns: repeat(auto-fit, minmax(min(100%, 28rem), 1fr)); }
+.curves img { width: 100%; max-width: 36rem; height: auto; }
 .search { display: grid; grid-template-columns: 9.6rem 1fr; gap: 1.2rem;
   border-top: 1px solid var(--line); padding: 1.1rem 0; }
 .results { display: grid; grid-template-columns: repeat(5, 9.6rem);
@@ -38,6 +41,17 @@ figure { margin: 0; font-size: .8rem; line-height: 1.3; overflow-wrap: anywhere;
 .labels { color: #57606a; } .labels b { color: #1c2024; }
 @media (max-width: 66rem) {
   .results { grid-template-columns: repeat(auto-fill, 9.2rem); } }
+@media (max-width: 71rem) { /* a row of the table becomes a card of named numbers */
+  thead { position: absolute; width: 1px; height: 1px; overflow: hidden;
+    clip-path: inset(50%); }
+  table, tbody { display: block; }
+  tr { display: grid; grid-template-columns: repeat(auto-fill, minmax(6rem, 1fr));
+    gap: .3rem .8rem; padding: .7rem 0; border-bottom: 1px solid var(--line); }
+  td { padding: 0; border: 0; text-align: left; }
+  td::before { content: attr(data-name); display: block; font-size: .75rem;
+    font-weight: 400; color: #57606a; }
+  td:first-child { grid-column: 1 / -1; font-weight: 600; }
+  td:first-child::before { content: none; } }
 @media (max-width: 40rem) { .search { grid-template-columns: 1fr; } }
 """
 
@@ -99,14 +113,16 @@ def render_table(results: dict) -> str:
     scores = [h for h in header if isinstance(rows[0][h], float)]
     best = {h: max(row[h] for row in rows) for h in scores} if len(rows) > 1 else {}
     lines = [f'<th scope="col">{html.escape(text)}</th>' for text in header]
-    lines = [f"<table><thead><tr>{''.join(lines)}</tr></thead><tbody>"]
+    head = "".join(lines)
+    lines = [f'<div class="table"><table><thead><tr>{head}</tr></thead><tbody>']
     for row, texts in zip(rows, body, strict=True):
         line = []
         for column, text in zip(header, texts, strict=True):
             mark = ' class="best"' if best.get(column) == row[column] else ""
-            line.append(f"<td{mark}>{html.escape(text)}</td>")
+            name = html.escape(column)
+            line.append(f'<td{mark} data-name="{name}">{html.escape(text)}</td>')
         lines.append(f"<tr>{''.join(line)}</tr>")
-    return "\n".join([*lines, "</tbody></table>"])
+    return "\n".join([*lines, "</tbody></table></div>"])
 
 
 def render_search(example: dict) -> str:
