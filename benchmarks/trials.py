@@ -1,15 +1,23 @@
-"""The same few settings for every method, judged on validation queries alone.
+"""Settings tried in equal number for every method, judged on unseen pairs alone.
 
-    python benchmarks/trials.py --data=FOLDER --finished=runs/table
+    python benchmarks/trials.py methods --data=FOLDER
+    python benchmarks/trials.py blocks --data=FOLDER
+    python benchmarks/trials.py losses --data=FOLDER
 
-Each method of the table is trained at 64 bits, seed 0, with each of `TRIALS`, the
-first being the table's own settings. The score is the MAP of the 1,000 validation
-queries after the last epoch; test queries are not encoded. Scores are kept in WORKDIR
-as they come, and the same command goes on after an interruption. Writes
-`results/trials.md` and `.json`.
+`methods` trains each method with each of the same settings, so that none has more
+trials than the next. `blocks` varies what is the modal-aware block's own: its pace, its
+halves, its places, its widths. `losses` varies the loss of Concat. All on MIR-Flickr's
+quick config at 64 bits, seed 0.
+
+The score is the MAP of the 1,000 validation queries after the last epoch; they search
+the pairs of the database that are not trained on, 2,677. Test queries are not encoded.
+Scores are kept in WORKDIR as they come; the same command goes on after an interruption,
+and several processes share the work. `--report` writes `results/trials_NAME.md` and
+`.json` of what is there.
 """
 
 import argparse
+import contextlib
 import gc
 import json
 import pathlib
@@ -18,95 +26,144 @@ import runpy
 import jax
 
 from modal_aware_jax import build, modes
-from modal_aware_jax.compare import find_cells, provenance
+from modal_aware_jax.compare import provenance
 from modal_aware_jax.compare.cells import Cell, cell_config, fingerprint
+from modal_aware_jax.training.errors import WorkdirInUse
 
 HERE = pathlib.Path(__file__).parent
-# Shared by all methods, so that each has as many trials as the next.
-TRIALS = {
-    "as in the table": {},
-    "half the learning rate": {"optimizer.learning_rate": 1e-3},
-    "label weight 0.03": {"loss.label_weight": 0.03},
-    "no label head": {"loss.label_weight": 0.0},
-}
-METHODS = (
-    "modal_aware,concat,gmu,mcb,text,image,dpsh,dsh,hashnet,csq,contrastive,"
-    "divide_and_encode"
-)
 BITS, SEED = 64, 0
+
+WORDS = {"data.text": "words", "data.word_vectors": ""}
+OWN = {"data.text": "words", "data.word_vectors": "own"}
+AP = {
+    "loss.name": "expected_ap",
+    "loss.label_weight": 1.0,
+    "training.batch_size": 250,
+    "training.num_epochs": 16,
+}
+
+
+def dropout(image, word):
+    return {"model.image_dropout": image, "training.word_dropout": word}
+
+
+HALF = dropout(0.5, 0.5)
+SLOW = {"optimizer.block_learning_rate": 0.1}
+TRIPLET = {
+    "loss.name": "triplet_ranking",
+    "loss.label_weight": 0.3,
+    "training.batch_size": 100,
+    "training.num_epochs": 12,
+    "data.text": "bag",
+} | dropout(0.3, 0.3)
+
+METHODS = (
+    *("concat", "modal_aware", "no_kernel", "no_attention", "gmu", "mcb"),
+    *("image", "text"),
+)
+METHOD_TRIALS = {
+    "triplet, bag, dropout .3 / .3": TRIPLET,
+    "AP, bag, .3 / .3": AP | dropout(0.3, 0.3) | {"data.text": "bag"},
+    "AP, bag, .5 / .5": AP | HALF | {"data.text": "bag"},
+    "AP, own vectors, .5 / .5": AP | OWN | HALF,
+    "AP, model's vectors, .5 / .5": AP | WORDS | HALF,
+    "the same, .5 / .7": AP | WORDS | dropout(0.5, 0.7),
+    "the same, .5 / .5, 30 epochs": AP | WORDS | HALF | {"training.num_epochs": 30},
+}
+BLOCK_TRIALS = {
+    f"both blocks, rate x {pace:g}": ("modal_aware", {"block_learning_rate": pace})
+    for pace in (0.01, 0.03, 0.1, 0.3, 1.0)
+}
+LOSS_TRIALS = {
+    "triplet ranking": {"loss.name": "triplet_ranking", "loss.label_weight": 0.3},
+    "average precision x 3": {"loss.options.expected_ap.weight": 3.0},
+    "average precision x 10": {},
+    "average precision x 30": {"loss.options.expected_ap.weight": 30.0},
+    "x 10, label weight .3": {"loss.label_weight": 0.3},
+    "x 10, label weight 0": {"loss.label_weight": 0.0},
+    "x 10, batch 100": {"training.batch_size": 100},
+    "x 10, batch 500": {"training.batch_size": 500},
+}
+
+
+def trials(name, methods):
+    """(method, name of the setting, changes) of each trial."""
+    if name == "methods":
+        return [(m, t, c) for t, c in METHOD_TRIALS.items() for m in methods]
+    base = AP | WORDS | HALF
+    if name == "blocks":
+        return [
+            (method, title, base | {f"optimizer.{k}": v for k, v in own.items()})
+            for title, (method, own) in BLOCK_TRIALS.items()
+        ]
+    return [("concat", title, base | own) for title, own in LOSS_TRIALS.items()]
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("name", choices=("methods", "blocks", "losses"))
     parser.add_argument("--data", required=True, help="the folder of MIR-Flickr")
-    parser.add_argument("--methods", default=METHODS)
-    parser.add_argument("--finished", help="a comparison whose cells are taken over")
+    parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--only", default="", help="trials with this in their name")
     parser.add_argument("--workdir", default="runs/trials", type=pathlib.Path)
-    parser.add_argument("--out", default=HERE / "results" / "trials", type=pathlib.Path)
+    parser.add_argument("--out", type=pathlib.Path, help="default: results/trials_NAME")
+    parser.add_argument("--report", action="store_true", help="write what is there")
     args = parser.parse_args()
     get_config = runpy.run_path(str(HERE.parent / "configs" / "flickr.py"))
     config = get_config["get_config"]("variant=quick")
     config.data.dir = args.data
-    finished = pathlib.Path(args.finished) if args.finished else None
-    known = find_cells(config, finished)[0] if finished else {}
-    args.workdir.mkdir(parents=True, exist_ok=True)
-    kept = args.workdir / "scores.json"
-    scores = json.loads(kept.read_text()) if kept.exists() else {}
-    pairs = build.collection(config.data)
-    methods = args.methods.split(",")
-    for method in methods:
-        for name, changes in TRIALS.items():
-            cell = Cell(method, BITS, SEED)
-            own = cell_config(config, cell)
-            own.update_from_flattened_dict(changes)
-            key = f"{method} {fingerprint(own)}"
-            if key in scores:
-                continue
-            if not changes and cell in known:
-                path = finished / cell.folder / "report" / "history.json"
-                history = json.loads(path.read_text())["history"]
-            else:
-                place = args.workdir / key.replace(" ", "-")
-                history = modes.fit_run(build.experiment(own, pairs), place)[2]
-                jax.clear_caches()
-                gc.collect()
-            scores[key] = {
-                "method": method,
-                "trial": name,
-                "validation_map": history[-1]["validation_map"],
-            }
-            kept.write_text(json.dumps(scores, indent=1))
-            print(scores[key], flush=True)
-    rows = [row for row in scores.values() if row["method"] in methods]
-    args.out.with_suffix(".json").write_text(
-        json.dumps({"rows": rows, "provenance": provenance()}, indent=1) + "\n"
-    )
-    args.out.with_suffix(".md").write_text(table(rows, methods))
+    pairs = None if args.report else build.collection(config.data)
+    rows = []
+    for method, title, changes in trials(args.name, args.methods.split(",")):
+        own = cell_config(config, Cell(method, BITS, SEED))
+        own.update_from_flattened_dict(changes)
+        folder = args.workdir / f"{method}-{fingerprint(own)}"
+        kept = folder / "trial.json"
+        if not kept.exists() and not args.report and args.only in title:
+            with contextlib.suppress(WorkdirInUse):  # another process has it
+                run(own, pairs, folder, kept)
+        if kept.exists():
+            row = {"method": method, "trial": title, **json.loads(kept.read_text())}
+            rows.append(row)
+            print(f"{row['validation_map']:.4f} {method}: {title}", flush=True)
+    if args.report:
+        out = args.out or HERE / "results" / f"trials_{args.name}"
+        out.with_suffix(".json").write_text(json.dumps(rows, indent=1) + "\n")
+        out.with_suffix(".md").write_text(table(args.name, rows))
 
 
-def table(rows, methods):
-    """One row a method, one column a trial, the best in bold."""
-    found = {(row["method"], row["trial"]): row["validation_map"] for row in rows}
-    lines = [
-        "| method | " + " | ".join(TRIALS) + " |",
-        "|---" * (len(TRIALS) + 1) + "|",
-    ]
-    for method in methods:
-        own = [found.get((method, trial)) for trial in TRIALS]
-        best = max(score for score in own if score is not None)
-        cells = [
-            "–"
-            if score is None
-            else f"**{score:.4f}**"
-            if score == best
-            else f"{score:.4f}"
-            for score in own
-        ]
-        lines.append(f"| {build.METHODS[method].title} | " + " | ".join(cells) + " |")
+def run(config, pairs, folder, kept):
+    """Trains with a setting and keeps its score."""
+    _, _, history = modes.fit_run(build.experiment(config, pairs), folder)
+    score = {"validation_map": history[-1]["validation_map"], "made": provenance()}
+    kept.write_text(json.dumps(score))
+    jax.clear_caches()
+    gc.collect()
+
+
+def table(name, rows):
+    """One row a setting, one column a method, the best of each method in bold."""
+    found = {(row["trial"], row["method"]): row["validation_map"] for row in rows}
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    titles = [build.METHODS[method].title for method in methods]
+    lines = [f"| setting | {' | '.join(titles)} |", "|---" * (len(methods) + 1) + "|"]
+    best = {
+        method: max(score for (_, own), score in found.items() if own == method)
+        for method in methods
+    }
+    for trial in dict.fromkeys(row["trial"] for row in rows):
+        cells = []
+        for method in methods:
+            score = found.get((trial, method))
+            text = "–" if score is None else f"{score:.4f}"
+            cells.append(f"**{text}**" if score == best[method] else text)
+        lines.append(f"| {trial} | {' | '.join(cells)} |")
+    commits = sorted({row["made"]["commit"] for row in rows})
     note = (
-        f"\nMAP of the 1,000 validation queries after the last epoch, {BITS} bits, "
-        f"seed {SEED}, `configs/flickr.py:variant=quick`; they search 2,000 other "
-        "pairs of the database. Made by `benchmarks/trials.py`.\n"
+        f"\nMAP of the 1,000 validation queries among the 2,677 pairs that are not "
+        f"trained on, after the last epoch; {BITS} bits, seed {SEED}, "
+        f"`configs/flickr.py:variant=quick`, commits {', '.join(commits)}. Made by "
+        f"`benchmarks/trials.py {name}`, which holds the settings.\n"
     )
     return "\n".join(lines) + "\n" + note
 
