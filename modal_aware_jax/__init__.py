@@ -32,7 +32,9 @@ from modal_aware_jax.fusion.low_rank_bilinear import FactorizedBilinear, LowRank
 from modal_aware_jax.fusion.similarity_fusion import SimilarityFusion
 from modal_aware_jax.hashing.divide_and_encode import DivideAndEncodeHead
 from modal_aware_jax.hashing.head import HashHead
+from modal_aware_jax.models.cross_modal_graph import CrossModalGraphNetwork
 from modal_aware_jax.models.multimodal_hashing import MultimodalHashing
+from modal_aware_jax.models.two_tower import TwoTower
 
 __version__ = "0.1.0"
 
@@ -43,6 +45,7 @@ __all__ = [
     "CompactBilinear",
     "Concat",
     "CrossModalGraph",
+    "CrossModalGraphNetwork",
     "DivideAndEncodeHead",
     "ElementwiseProduct",
     "ElementwiseSum",
@@ -62,4 +65,5 @@ __all__ = [
     "SimilarityFusion",
     "SimilarityInteraction",
     "SqueezedChannelAttention",
+    "TwoTower",
 ]

@@ -121,6 +121,11 @@ MODULES = {
         ((2, 3, 4), (2, 5, 4)),
         ((2, 3, 4), (2, 5, 4)),
     ),
+    "CrossModalGraphNetwork": (
+        {"image_features": 4, "text_features": 5, "features": 8, "graph_features": 4},
+        ((2, 3, 4), (2, 6, 5)),
+        (JOINT, JOINT),
+    ),
     "DivideAndEncodeHead": ({"in_features": 12, "num_bits": 6}, ((2, 12),), (2, 6)),
     "ElementwiseProduct": (TWO, ((2, 4), TEXT), JOINT),
     "ElementwiseSum": (TWO, ((2, 4), TEXT), JOINT),
@@ -145,6 +150,11 @@ MODULES = {
         TOKENS,
     ),
     "SqueezedChannelAttention": (PAIR, (IMAGE, TEXT), (IMAGE, TEXT)),
+    "TwoTower": (
+        {**PAIR, "features": 8, "hidden_features": 6},
+        ((2, 4), (2, 3, 5)),
+        (JOINT, JOINT),
+    ),
 }
 COLLECTIONS = {
     "CompactBilinear": {"hash_tables"},

@@ -1,10 +1,16 @@
 """Whole networks, composed of the package's blocks."""
 
+from modal_aware_jax.models.cross_modal_graph import CrossModalGraphNetwork
 from modal_aware_jax.models.multimodal_hashing import MultimodalHashing
+from modal_aware_jax.models.temperature import Temperature
+from modal_aware_jax.models.two_tower import TwoTower
 from modal_aware_jax.models.unimodal import ImageHashing, TextHashing
 
 __all__ = [
+    "CrossModalGraphNetwork",
     "ImageHashing",
     "MultimodalHashing",
+    "Temperature",
     "TextHashing",
+    "TwoTower",
 ]
