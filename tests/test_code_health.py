@@ -6,7 +6,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from modal_aware_jax.hashing.codes import pack
+from modal_aware_jax.hashing.codes import binarize, pack
+from modal_aware_jax.hashing.encode import encode, relax
+from modal_aware_jax.report.health import health_markdown
+from modal_aware_jax.report.page import render_health
 from modal_aware_jax.retrieval.code_health import code_health, health_warning
 
 
@@ -72,3 +75,35 @@ def test_collapsed_codes_are_told_and_healthy_ones_are_not():
 def test_refuses_no_codes():
     with pytest.raises(ValueError, match=r"at least one item, got shape \(0, 1\)"):
         code_health(np.zeros((0, 1), np.uint32), 8)
+
+
+def test_relaxed_bits_are_what_the_codes_are_signs_of():
+    random = np.random.RandomState(0)
+    rows = random.normal(size=(10, 33)).astype(np.float32)
+    batches = [
+        {"x": rows[:6], "index": np.arange(6)},
+        {"x": rows[4:], "index": np.arange(4, 10), "mask": np.arange(6) > 1},
+    ]
+    relaxed, positions = relax(lambda batch: batch["x"], batches)
+    np.testing.assert_array_equal(relaxed, rows)
+    np.testing.assert_array_equal(positions, np.arange(10))
+    codes, _ = encode(lambda batch: batch["x"], batches)
+    np.testing.assert_array_equal(codes, pack(binarize(relaxed)))
+    rows[7, 3] = np.nan
+    with pytest.raises(ValueError, match="not finite"):
+        relax(lambda batch: batch["x"], batches)
+
+
+def test_the_report_shows_and_warns():
+    own = {"num_bits": 16, "map_expected": 0.5, "map_unbinarised": 0.6}
+    results = {
+        "a | b": own | {"health": health(np.ones((500, 16)))},
+        "without": {"num_bits": 16, "map_expected": 0.5},
+    }
+    text = health_markdown(results)
+    assert "| a \\| b | 500 | 1 | 100.00 % | 16 | 0.000 |" in text
+    assert "| 0.5000 | 0.6000 | – | – |" in text and "without" not in text
+    assert "a | b: Collapsed codes: 16 of 16 bits are constant" in text
+    page = "\n".join(render_health(results))
+    assert page.count("<tr>") == 2 and 'class="warning">a | b: Collapsed' in page
+    assert health_markdown({"without": results["without"]}) == ""

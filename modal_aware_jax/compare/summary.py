@@ -147,6 +147,14 @@ def mean_result(cells: dict[int, Finished]) -> dict:
         if all(part in result for result in results)
     }
     first = {key: value for key, value in results[0].items() if key not in PART_NAMES}
+    if all("map_unbinarised" in result for result in results):
+        scores = [result["map_unbinarised"] for result in results]
+        first["map_unbinarised"] = float(np.mean(scores))
+    if all("health" in result for result in results):
+        first["health"] = {
+            key: type(value)(np.mean([r["health"][key] for r in results]))
+            for key, value in first["health"].items()
+        }
     return (
         first
         | parts

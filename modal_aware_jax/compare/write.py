@@ -20,6 +20,7 @@ from modal_aware_jax.compare.summary import (
 )
 from modal_aware_jax.compare.tables import grid_markdown, latex, long_markdown
 from modal_aware_jax.report.curves import draw_precision_at, draw_precision_recall
+from modal_aware_jax.report.health import health_markdown
 from modal_aware_jax.report.page import write_page
 from modal_aware_jax.report.tables import plain
 
@@ -74,6 +75,7 @@ def write_comparison(
         for method in methods
         if (cells := of_method(finished, method, bits))
     }
+    (directory / "health.md").write_text(health_markdown(results))
     title = f"Comparison on {config.data.source}"
     write_page(directory / "index.html", results, curves=curves, title=title)
     return table

@@ -9,7 +9,7 @@ from flax import nnx
 
 from modal_aware_jax.build import Experiment
 from modal_aware_jax.data import pipeline
-from modal_aware_jax.hashing.encode import encode
+from modal_aware_jax.hashing.encode import encode, relax
 from modal_aware_jax.training import devices
 from modal_aware_jax.training.cache import frozen_maps
 from modal_aware_jax.training.frozen_means import frozen_means
@@ -48,6 +48,13 @@ class Encoder:
           positions: in the collection.
           label: of a progress bar; none is shown without.
         """
+        return self._run(encode, variables, positions, label)
+
+    def relaxed(self, variables, positions: np.ndarray, *, label=None) -> np.ndarray:
+        """Relaxed bits float32 [len(positions), K]; their signs are the codes."""
+        return self._run(relax, variables, positions, label)
+
+    def _run(self, encode, variables, positions, label):
         positions = np.asarray(positions)
         variables = devices.put(variables, _shardings(variables, self.mesh))
 

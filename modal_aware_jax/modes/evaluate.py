@@ -8,10 +8,13 @@ from collections.abc import Iterator
 import numpy as np
 
 from modal_aware_jax.build import Experiment
+from modal_aware_jax.hashing.codes import binarize, pack
 from modal_aware_jax.modes.encoder import Encoder, lower_maps, variables_of
 from modal_aware_jax.report import write_report
+from modal_aware_jax.retrieval.code_health import code_health
 from modal_aware_jax.retrieval.codes_file import read_codes
 from modal_aware_jax.retrieval.evaluate import evaluate, evaluate_parts
+from modal_aware_jax.retrieval.label_scores import average_precision_by_labels
 from modal_aware_jax.retrieval.top_k import search
 from modal_aware_jax.training.checkpoint import load_model
 from modal_aware_jax.training.errors import DataError
@@ -50,20 +53,20 @@ def report_run(experiment, encoder, variables, workdir, history=None) -> dict:
     """
     pairs, parts = experiment.collection, experiment.split
     with explain_read_errors(workdir):
-        query = encoder(variables, parts.query, label="encode the queries")
-        database = encoder(variables, parts.database, label="encode the database")
+        relaxed = [
+            encoder.relaxed(variables, some, label=f"encode the {name}")
+            for name, some in (("queries", parts.query), ("database", parts.database))
+        ]
         if not is_first():
             return {}
+        query, database = (np.asarray(pack(binarize(some))) for some in relaxed)
         pages = list(examples(pairs, parts, query, database))
     trained = np.isin(parts.database, parts.train)
+    labels = pairs.labels[parts.query], pairs.labels[parts.database]
     results = evaluate_parts(
-        query,
-        database,
-        pairs.labels[parts.query],
-        pairs.labels[parts.database],
-        num_bits=experiment.num_bits,
-        trained=trained,
+        query, database, *labels, num_bits=experiment.num_bits, trained=trained
     )
+    add_health(results, *map(np.tanh, relaxed), database, *labels, ~trained)
     directory = workdir / "report"
     with explain_write_errors(directory):
         write_report(
@@ -87,6 +90,25 @@ def report_run(experiment, encoder, variables, workdir, history=None) -> dict:
             text = json.dumps({"history": history}, indent=1)
             (directory / "history.json").write_text(text)
     return results
+
+
+def add_health(results, query, database, codes, query_labels, labels, unseen) -> None:
+    """Adds `health` of the database's codes, and what their binarisation costs.
+
+    Args:
+      results: of `evaluate_parts`; changed in place.
+      query, database: what was trained, tanh of the relaxed bits, [Q, K] and [N, K].
+      codes: of the database, packed [N, Wd].
+      query_labels, labels: 0/1 [Q, L], [N, L].
+      unseen: bool [N], what was not trained on.
+    """
+    results["health"] = code_health(codes, results["num_bits"])
+    for own, rows in ((results, slice(None)), (results.get("unseen"), unseen)):
+        if own is not None:
+            scores = average_precision_by_labels(
+                query, database[rows], query_labels, labels[rows]
+            )
+            own["map_unbinarised"] = float(scores.mean())
 
 
 @contextlib.contextmanager
@@ -143,6 +165,7 @@ def evaluate_codes_file(path: pathlib.Path, workdir: pathlib.Path) -> dict:
         codes.database_labels,
         num_bits=codes.num_bits,
     )
+    results["health"] = code_health(codes.database, codes.num_bits)
     write_report(
         workdir / "report", {path.stem: results}, title=f"Codes of {path.name}"
     )

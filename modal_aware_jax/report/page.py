@@ -5,6 +5,7 @@ import html
 import io
 import pathlib
 
+from modal_aware_jax.report.health import NOTE, health_table, health_warnings
 from modal_aware_jax.report.tables import cells, summary, with_parts
 from modal_aware_jax.report.thumbnail import thumbnail
 
@@ -23,6 +24,7 @@ th, td { padding: .3rem .4rem; border-bottom: 1px solid var(--line);
 th:first-child, td:first-child { text-align: left; overflow-wrap: anywhere;
   min-width: 9rem; }
 td.best { font-weight: 700; }
+.warning { color: var(--bad); font-weight: 700; max-width: 62rem; }
 .note { color: #57606a; max-width: 62rem; }
 .curves { display: grid; gap: 1rem;
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 28rem), 1fr)); }
@@ -86,6 +88,7 @@ def render_page(results: dict, *, curves=(), examples=(), title: str) -> str:
         f"<h1>{name}</h1>",
         render_table(results),
         f'<p class="note">{html.escape(CONVENTIONS)}</p>',
+        *render_health(results),
     ]
     if curves:
         parts.append('<h2>Curves</h2><div class="curves">')
@@ -112,17 +115,38 @@ def render_table(results: dict) -> str:
     header, *body = cells(rows)
     scores = [h for h in header if isinstance(rows[0][h], float)]
     best = {h: max(row[h] for row in rows) for h in scores} if len(rows) > 1 else {}
-    lines = [f'<th scope="col">{html.escape(text)}</th>' for text in header]
-    head = "".join(lines)
+    return html_table(
+        header,
+        body,
+        is_best=lambda i, column: best.get(column) == rows[i][column],
+    )
+
+
+def html_table(header, body, *, is_best=lambda i, column: False) -> str:
+    """Rows of text as an HTML table; `is_best(i, column)` makes a cell bold."""
+    head = "".join(f'<th scope="col">{html.escape(text)}</th>' for text in header)
     lines = [f'<div class="table"><table><thead><tr>{head}</tr></thead><tbody>']
-    for row, texts in zip(rows, body, strict=True):
+    for i, texts in enumerate(body):
         line = []
         for column, text in zip(header, texts, strict=True):
-            mark = ' class="best"' if best.get(column) == row[column] else ""
+            mark = ' class="best"' if is_best(i, column) else ""
             name = html.escape(column)
             line.append(f'<td{mark} data-name="{name}">{html.escape(text)}</td>')
         lines.append(f"<tr>{''.join(line)}</tr>")
     return "\n".join([*lines, "</tbody></table></div>"])
+
+
+def render_health(results: dict) -> list[str]:
+    """The section on code health; [] where no evaluation has it."""
+    table = health_table(results)
+    if not table:
+        return []
+    return [
+        "<h2>Code health</h2>",
+        *(f'<p class="warning">{html.escape(w)}</p>' for w in health_warnings(results)),
+        html_table(table[0], table[1:]),
+        f'<p class="note">{html.escape(NOTE)}</p>',
+    ]
 
 
 def render_search(example: dict) -> str:

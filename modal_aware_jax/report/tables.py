@@ -10,6 +10,7 @@ import pathlib
 
 import numpy as np
 
+from modal_aware_jax.report.health import health_markdown, health_warnings
 from modal_aware_jax.retrieval.evaluate import PARTS
 
 
@@ -79,7 +80,7 @@ def format_results(results: dict) -> str:
         aligned = [first[0].ljust(first[1]), *(text.rjust(w) for text, w in rest)]
         lines.append("  ".join(aligned))
     lines.insert(1, "  ".join("-" * width for width in widths))
-    return "\n".join(lines)
+    return "\n".join([*lines, *health_warnings(results)])
 
 
 def markdown(results: dict) -> str:
@@ -117,4 +118,5 @@ def write_tables(directory, results: dict) -> None:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    (directory / "metrics.md").write_text(markdown(results), encoding="utf-8")
+    text = "\n".join(filter(None, (markdown(results), health_markdown(results))))
+    (directory / "metrics.md").write_text(text, encoding="utf-8")
