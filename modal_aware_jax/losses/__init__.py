@@ -6,6 +6,7 @@ Used by module, as in `losses.pairwise.dpsh(u, labels)`.
 from modal_aware_jax.losses import bank as bank
 from modal_aware_jax.losses import central as central
 from modal_aware_jax.losses import contrastive as contrastive
+from modal_aware_jax.losses import cross_entropy as cross_entropy
 from modal_aware_jax.losses import cross_modal_ap as cross_modal_ap
 from modal_aware_jax.losses import cross_pairs as cross_pairs
 from modal_aware_jax.losses import dcmh as dcmh
@@ -23,6 +24,7 @@ __all__ = [
     "bank",
     "central",
     "contrastive",
+    "cross_entropy",
     "cross_modal_ap",
     "cross_pairs",
     "dcmh",
