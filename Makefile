@@ -18,7 +18,8 @@ CPU_SETTINGS := GLIBC_TUNABLES=glibc.malloc.hugetlb=1 \
 MODULE_TESTS := $(wildcard $(patsubst %,tests/test_%.py, \
 	channel_attention codes compact_bilinear divide_and_encode gmu head \
 	image_vector kernel_network linen low_rank_bilinear mobilenet modal_aware \
-	multimodal_hashing nnx_drop_in position_kernel resnet text_vector update))
+	multimodal_hashing nnx_drop_in position_kernel resnet text_vector transformers \
+	update))
 
 .PHONY: help setup demo test test-slow test-tree test-py312 lint format \
 	notebooks requirements clean

@@ -5,8 +5,11 @@ other parts are imported by folder: `modal_aware_jax.losses`,
 `modal_aware_jax.hashing.codes`, `modal_aware_jax.retrieval`, ...
 """
 
+from modal_aware_jax.backbones.bert import BERT
+from modal_aware_jax.backbones.clip import CLIP
 from modal_aware_jax.backbones.mobilenet import MobileNetV2
 from modal_aware_jax.backbones.resnet import ResNet18
+from modal_aware_jax.backbones.vit import ViT
 from modal_aware_jax.blocks.channel_attention import (
     ChannelAttention,
     SqueezedChannelAttention,
@@ -39,6 +42,8 @@ from modal_aware_jax.models.two_tower import TwoTower
 __version__ = "0.1.0"
 
 __all__ = [
+    "BERT",
+    "CLIP",
     "AsymmetricCoAttention",
     "ChannelAttention",
     "CoAttention",
@@ -66,4 +71,5 @@ __all__ = [
     "SimilarityInteraction",
     "SqueezedChannelAttention",
     "TwoTower",
+    "ViT",
 ]

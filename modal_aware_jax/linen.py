@@ -13,7 +13,8 @@ keyword, without `rngs`. The result is a real Linen module: `init`, `apply`, nes
             ...
 
 `MultimodalHashing` takes its backbone in Linen form, `backbone=ResNet18()`, or as an
-NNX module whose weights become the initial ones. Other methods than the call are
+NNX module whose weights become the initial ones. `CLIP` takes its two encoders
+likewise: `CLIP(image=CLIPImage(), text=CLIPText())`. Other methods than the call are
 reached by `module.apply(variables, ..., nnx_method="joint")`.
 
 Run `init` and `apply` under `jax.jit`: the bridge makes the NNX module at each call,
@@ -30,6 +31,7 @@ from flax import nnx
 from flax.core import FrozenDict
 
 import modal_aware_jax
+from modal_aware_jax.backbones import clip, siglip
 
 
 def _bridge(nnx_class):
@@ -57,12 +59,36 @@ class _MultimodalHashing(modal_aware_jax.MultimodalHashing):
     """`MultimodalHashing` that makes its backbone's variables afresh at every call."""
 
     def __init__(self, backbone, *args, rngs, **arguments):
-        if isinstance(backbone, nnx.bridge.ToLinen):
-            backbone = backbone.nnx_class(**backbone.kwargs, rngs=rngs)
-        super().__init__(nnx.clone(backbone), *args, rngs=rngs, **arguments)
+        super().__init__(_own(backbone, rngs), *args, rngs=rngs, **arguments)
+
+
+class _BERTText(clip.BERTText):
+    """`BERTText` that makes the variables of its BERT afresh."""
+
+    def __init__(self, bert, *args, rngs, **arguments):
+        super().__init__(_own(bert, rngs), *args, rngs=rngs, **arguments)
+
+
+class _CLIP(modal_aware_jax.CLIP):
+    """`CLIP` that makes the variables of its encoders afresh."""
+
+    def __init__(self, image, text, *, rngs, **arguments):
+        super().__init__(_own(image, rngs), _own(text, rngs), **arguments)
+
+
+def _own(module, rngs):
+    """The NNX module that a Linen form stands for, or a copy of an NNX module."""
+    if isinstance(module, nnx.bridge.ToLinen):
+        return module.nnx_class(**module.kwargs, rngs=rngs)
+    return nnx.clone(module)
 
 
 AsymmetricCoAttention = _bridge(modal_aware_jax.AsymmetricCoAttention)
+BERT = _bridge(modal_aware_jax.BERT)
+BERTText = _bridge(_BERTText)
+CLIP = _bridge(_CLIP)
+CLIPImage = _bridge(clip.CLIPImage)
+CLIPText = _bridge(clip.CLIPText)
 ChannelAttention = _bridge(modal_aware_jax.ChannelAttention)
 CoAttention = _bridge(modal_aware_jax.CoAttention)
 CompactBilinear = _bridge(modal_aware_jax.CompactBilinear)
@@ -85,7 +111,10 @@ MultimodalHashing = _bridge(_MultimodalHashing)
 PooledCompactBilinear = _bridge(modal_aware_jax.PooledCompactBilinear)
 PositionKernel = _bridge(modal_aware_jax.PositionKernel)
 ResNet18 = _bridge(modal_aware_jax.ResNet18)
+SigLIPImage = _bridge(siglip.SigLIPImage)
+SigLIPText = _bridge(siglip.SigLIPText)
 SimilarityFusion = _bridge(modal_aware_jax.SimilarityFusion)
 SimilarityInteraction = _bridge(modal_aware_jax.SimilarityInteraction)
 SqueezedChannelAttention = _bridge(modal_aware_jax.SqueezedChannelAttention)
 TwoTower = _bridge(modal_aware_jax.TwoTower)
+ViT = _bridge(modal_aware_jax.ViT)

@@ -108,6 +108,7 @@ TWO = {"a_features": 4, "b_features": 5, "features": 8}
 TOKENS = ((2, 3, 8), (2, 5, 8))
 FUSE = {"features": 8, "num_heads": 2, "num_layers": 1}
 BACKBONES = ("MobileNetV2", "ResNet18")
+TRANSFORMERS = ("BERT", "CLIP", "ViT")  # tests/test_transformers.py
 
 # Constructor, shapes of the inputs, shapes of the outputs.
 MODULES = {
@@ -288,7 +289,7 @@ def test_every_public_module_has_its_linen_form():
         for name in modal_aware_jax.__all__
         if inspect.isclass(getattr(modal_aware_jax, name))
     }
-    assert modules == {*MODULES, *BACKBONES, "MultimodalHashing"}
+    assert modules == {*MODULES, *BACKBONES, *TRANSFORMERS, "MultimodalHashing"}
     for name in modules:
         assert issubclass(getattr(linen, name), nn.Module), name
         assert getattr(linen, name).__name__ == name

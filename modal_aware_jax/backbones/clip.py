@@ -77,6 +77,10 @@ class CLIPImage(nnx.Module):
         """The class token of tokens [B, 1 + M, D] in the shared space: [B, F]."""
         return self.projection(self.norm(tokens[:, 0]))
 
+    def __call__(self, images, train: bool = False, *, rngs=None) -> jax.Array:
+        """Images [B, H, W, 3] in the shared space: [B, F]."""
+        return self.project(self.tokens(images, train, rngs=rngs))
+
 
 class CLIPText(nnx.Module):
     """The causal text transformer of CLIP: the token of the text's end projected.
@@ -149,6 +153,10 @@ class CLIPText(nnx.Module):
         end = ends.argmax(axis=1)[:, None, None]  # the first of equals
         return self.projection(jnp.take_along_axis(tokens, end, axis=1)[:, 0])
 
+    def __call__(self, ids, mask=None, train: bool = False, *, rngs=None) -> jax.Array:
+        """Word pieces [B, S] in the shared space: [B, F]."""
+        return self.project(self.tokens(ids, mask, train, rngs=rngs), ids)
+
 
 class TokenEmbedding(nnx.Module):
     """Word pieces [B, S] with their positions, [B, S, D]."""
@@ -195,6 +203,10 @@ class BERTText(nnx.Module):
         """The first token of each text in the shared space: [B, F]."""
         del ids
         return self.projection(tokens[:, 0])
+
+    def __call__(self, ids, mask=None, train: bool = False, *, rngs=None) -> jax.Array:
+        """Word pieces [B, S] in the shared space: [B, F]."""
+        return self.project(self.tokens(ids, mask, train, rngs=rngs), ids)
 
 
 class CLIP(nnx.Module):
@@ -283,7 +295,7 @@ class CLIP(nnx.Module):
         self, images: jax.Array, train: bool = False, *, rngs: nnx.Rngs | None = None
     ) -> jax.Array:
         """Images [B, H, W, 3] in the shared space, [B, F], not of unit length."""
-        return self.image.project(self.image_tokens(images, train, rngs=rngs))
+        return self.image(images, train, rngs=rngs)
 
     def encode_text(
         self,
@@ -294,8 +306,7 @@ class CLIP(nnx.Module):
         rngs: nnx.Rngs | None = None,
     ) -> jax.Array:
         """Word pieces [B, S] in the shared space, [B, F]; see `text_tokens`."""
-        tokens = self.text_tokens(ids, mask, train, rngs=rngs)
-        return self.text.project(tokens, ids)
+        return self.text(ids, mask, train, rngs=rngs)
 
     def __call__(
         self,

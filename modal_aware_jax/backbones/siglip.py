@@ -121,6 +121,10 @@ class SigLIPImage(nnx.Module):
         """Tokens [B, M, D] pooled: [B, D], which is the shared space."""
         return self.pool(tokens)
 
+    def __call__(self, images, train: bool = False, *, rngs=None) -> jax.Array:
+        """Images [B, H, W, 3] in the shared space: [B, D]."""
+        return self.project(self.tokens(images, train, rngs=rngs))
+
 
 class SigLIPText(nnx.Module):
     """The text transformer of SigLIP: all tokens read all, the last is projected.
@@ -184,3 +188,7 @@ class SigLIPText(nnx.Module):
         """The last token of each text in the shared space: [B, F]."""
         del ids
         return self.projection(tokens[:, -1])
+
+    def __call__(self, ids, mask=None, train: bool = False, *, rngs=None) -> jax.Array:
+        """Word pieces [B, S] in the shared space: [B, F]."""
+        return self.project(self.tokens(ids, mask, train, rngs=rngs), ids)

@@ -3,15 +3,25 @@
 A. Vaswani et al.: Attention is all you need, NeurIPS 2017 (arXiv:1706.03762).
 """
 
+import math
+
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from modal_aware_jax.backbones.dropout import drop
 
 
 def gelu(x: jax.Array) -> jax.Array:
-    """x·Φ(x) by the error function (arXiv:1606.08415), as BERT, ViT and OpenCLIP."""
-    return jax.nn.gelu(x, approximate=False)
+    """x·Φ(x) by the error function (arXiv:1606.08415), as BERT, ViT and OpenCLIP.
+
+    `jax.nn.gelu` takes erfc, which costs twice as much on a CPU.
+
+    >>> float(gelu(jax.numpy.array(0.0)))
+    0.0
+    """
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))  # 1 + erf cancels
+    return (0.5 * wide * (1 + jax.lax.erf(wide * math.sqrt(0.5)))).astype(x.dtype)
 
 
 def gelu_tanh(x: jax.Array) -> jax.Array:

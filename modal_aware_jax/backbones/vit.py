@@ -85,7 +85,7 @@ class PatchEmbedding(nnx.Module):
         """Tokens of images of any size that holds a patch, the class token first."""
         if images.ndim != 4 or images.shape[-1] != 3:
             raise ValueError(
-                f"PatchEmbedding: images [B, H, W, 3], got {images.shape}."
+                f"PatchEmbedding: images are [B, H, W, 3], got {images.shape}."
             )
         new = (
             images.shape[1] // self.patch_size[0],
