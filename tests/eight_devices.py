@@ -40,7 +40,7 @@ def loss_fn(model, batch, key):
     text = batch["text"] * jax.random.bernoulli(key, 0.9, batch["text"].shape)
     relaxed = model(batch["image"], text, train=True)
     h, labels = jax.numpy.tanh(relaxed), batch["labels"]
-    ranked = expected_average_precision_loss(h, labels, anchors=5)
+    ranked = expected_average_precision_loss(h, labels)
     return triplet_ranking(h, labels) + ranked
 
 

