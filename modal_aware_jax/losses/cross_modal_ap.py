@@ -5,12 +5,12 @@ import jax.numpy as jnp
 
 from modal_aware_jax.losses.cross_pairs import check_embeddings
 from modal_aware_jax.losses.distance import check_batch, shared_labels, working_dtype
-from modal_aware_jax.losses.expected_ap import tied_average_precision
+from modal_aware_jax.losses.expected_ap import soft_counts, tied_average_precision
 from modal_aware_jax.losses.triplet import mean_or_zero
 
 
 def cross_modal_average_precision_loss(
-    image: jax.Array, text: jax.Array, labels: jax.Array, *, anchors: int = 16
+    image: jax.Array, text: jax.Array, labels: jax.Array
 ) -> jax.Array:
     """1 − AP of images asking the batch's texts and of texts asking its images.
 
@@ -24,14 +24,13 @@ def cross_modal_average_precision_loss(
         image, text: [B, K] relaxed codes, after tanh; row i of both is a pair.
         labels: [B, L] 0/1; relevant is what shares a label. For groups, one-hot rows:
             an image and its sentences share one.
-        anchors: how many anchors at a time: memory grows with anchors·B·K.
 
     Returns:
         A scalar of image's dtype, between 0 and 1; 0 with zero gradient where no anchor
         has a positive.
 
     Raises:
-        ValueError: shapes do not fit, the codes are not real, or anchors < 1.
+        ValueError: shapes do not fit, or the codes are not real.
 
     Example:
         >>> import jax.numpy as jnp
@@ -45,31 +44,20 @@ def cross_modal_average_precision_loss(
     name = "cross_modal_average_precision_loss"
     check_embeddings(name, image, text)
     check_batch(name, image, labels)
-    if anchors < 1:
-        raise ValueError(f"{name}: expected anchors >= 1, got {anchors}.")
     relevant = shared_labels(labels, labels) > 0  # symmetric
     wide_image, wide_text = (jnp.asarray(x, working_dtype(x)) for x in (image, text))
-    total = _one_way(wide_image, wide_text, relevant, anchors)
-    total += _one_way(wide_text, wide_image, relevant, anchors)
+    total = _one_way(wide_image, wide_text, relevant)
+    total += _one_way(wide_text, wide_image, relevant)
     return (total / 2).astype(jnp.result_type(image))
 
 
-def _one_way(query, gallery, relevant, anchors):
+def _one_way(query, gallery, relevant):
     """Mean over the queries that have a positive of 1 − AP."""
     num_bits = query.shape[1]
-    bins = jnp.arange(num_bits + 1, dtype=query.dtype)
-
-    @jax.checkpoint
-    def one_anchor(row):
-        code, hit = row
-        # Rounding may carry a distance out of [0, K], where it would lose its weight.
-        distance = jnp.clip((num_bits - gallery @ code) / 2, 0, num_bits)  # [B]
-        apart = jnp.abs(distance[:, None] - bins[None, :])
-        share = jnp.maximum(1 - apart, 0)  # [B, K + 1]
-        return tied_average_precision(
-            share.sum(axis=0), jnp.sum(share, axis=0, where=hit[:, None])
-        )
-
-    precision = jax.lax.map(one_anchor, (query, relevant), batch_size=anchors)
+    # Rounding may carry a distance out of [0, K], where it would lose its weight.
+    distance = jnp.clip((num_bits - query @ gallery.T) / 2, 0, num_bits)  # [B, B]
+    everything = jnp.ones(distance.shape, bool)
+    counts = soft_counts(distance, relevant, everything, num_bits)
+    precision = jax.vmap(tied_average_precision)(counts.sum(axis=-1), counts[..., 1])
     some = relevant.any(axis=1)
     return mean_or_zero(jnp.sum(1 - precision, where=some), some.sum())
