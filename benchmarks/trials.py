@@ -70,9 +70,30 @@ METHOD_TRIALS = {
     "the same, .5 / .7": AP | WORDS | dropout(0.5, 0.7),
     "the same, .5 / .5, 30 epochs": AP | WORDS | HALF | {"training.num_epochs": 30},
 }
+PACES = (0.1, 1.0, 0.03, 0.3, 0.01)
 BLOCK_TRIALS = {
-    f"both blocks, rate x {pace:g}": ("modal_aware", {"block_learning_rate": pace})
-    for pace in (0.01, 0.03, 0.1, 0.3, 1.0)
+    "no blocks (Concat)": ("concat", {}),
+    **{
+        f"rate x {pace:g}": ("modal_aware", {"optimizer.block_learning_rate": pace})
+        for pace in PACES
+    },
+    "x 0.1, windows of 4 x 4 positions": (
+        "modal_aware",
+        SLOW | {"training.map_crop": 4},
+    ),
+    "x 0.1, windows of 5 x 5 positions": (
+        "modal_aware",
+        SLOW | {"training.map_crop": 5},
+    ),
+    "x 0.1, 30 epochs": ("modal_aware", SLOW | {"training.num_epochs": 30}),
+    "x 0.1, model's vectors": ("modal_aware", SLOW | WORDS),
+    "x 0.1, attention alone": ("no_kernel", SLOW),
+    "x 0.1, kernel alone": ("no_attention", SLOW),
+    "literal equations, x 0.1": ("modal_aware_low_rank", SLOW),
+    "literal equations, x 0.03": (
+        "modal_aware_low_rank",
+        {"optimizer.block_learning_rate": 0.03},
+    ),
 }
 LOSS_TRIALS = {
     "triplet ranking": {"loss.name": "triplet_ranking", "loss.label_weight": 0.3},
@@ -90,12 +111,9 @@ def trials(name, methods):
     """(method, name of the setting, changes) of each trial."""
     if name == "methods":
         return [(m, t, c) for t, c in METHOD_TRIALS.items() for m in methods]
-    base = AP | WORDS | HALF
+    base = AP | OWN | HALF
     if name == "blocks":
-        return [
-            (method, title, base | {f"optimizer.{k}": v for k, v in own.items()})
-            for title, (method, own) in BLOCK_TRIALS.items()
-        ]
+        return [(m, title, base | own) for title, (m, own) in BLOCK_TRIALS.items()]
     return [("concat", title, base | own) for title, own in LOSS_TRIALS.items()]
 
 

@@ -152,3 +152,21 @@ def test_wrong_shapes_say_what_was_expected(image, text, message):
     network = KernelNetwork(5, 7, rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match=message):
         network(jnp.ones(image), jnp.ones(text))
+
+
+@pytest.mark.parametrize(
+    "similarity, weight",
+    [(dot_product, 1.0), (scaled_dot_product, 1.0), (bounded_residual, 1.0)],
+)
+@pytest.mark.parametrize("rank", [None, 4])
+def test_a_new_network_weights_all_alike(similarity, weight, rank):
+    network = KernelNetwork(5, 8, similarity=similarity, rank=rank, rngs=nnx.Rngs(0))
+    image = jax.random.normal(jax.random.key(0), (3, 2, 2, 5))
+    text = jax.random.normal(jax.random.key(1), (3, 8))
+    for found in network.weights(image, text):
+        np.testing.assert_allclose(found, weight, atol=0.35)
+    network.start_at(5.0, 8.0)
+    if similarity is dot_product:
+        positions, weights = network.weights(0 * image, 0 * text)
+        np.testing.assert_allclose(positions, 5.0, rtol=1e-6)
+        np.testing.assert_allclose(weights, 8.0, rtol=1e-6)

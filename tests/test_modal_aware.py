@@ -13,6 +13,7 @@ from modal_aware_jax import ModalAwareBlock
 from modal_aware_jax.blocks.channel_attention import (
     ChannelAttention,
     SqueezedChannelAttention,
+    mean_one_softmax,
 )
 from modal_aware_jax.blocks.kernel_network import KernelNetwork
 from modal_aware_jax.blocks.modal_aware import PassThrough
@@ -30,6 +31,32 @@ def test_is_the_kernel_network_and_then_the_attention():
     for ours, theirs in zip(block(IMAGE, TEXT), expected, strict=True):
         np.testing.assert_array_equal(ours, theirs)
         assert np.abs(ours).max() > 0
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        ModalAwareBlock,
+        functools.partial(
+            ModalAwareBlock, kernel_network=functools.partial(KernelNetwork, rank=7)
+        ),
+        functools.partial(
+            ModalAwareBlock,
+            channel_attention=functools.partial(
+                ChannelAttention, gate=mean_one_softmax
+            ),
+        ),
+    ],
+)
+def test_a_new_block_is_nearly_the_identity(block):
+    """Though a softmax's gates are 1 / 6 and 1 / 10; twice in a row, too."""
+    block = block(6, 10, rngs=nnx.Rngs(0))
+    image_gates, text_gates = block.channel_attention.gates(IMAGE, TEXT)
+    assert np.ptp(image_gates) == np.ptp(text_gates) == 0  # even
+    twice = block(*block(IMAGE, TEXT))
+    for start, end in zip((IMAGE, TEXT), twice, strict=True):
+        np.testing.assert_allclose(end, start, rtol=0.35)
+        assert np.abs(end - start).mean() < 0.15 * np.abs(start).mean()
 
 
 def test_parameter_tree():

@@ -6,9 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from modal_aware_jax.blocks.kernel_network import check_pair
-
-LECUN_NORMAL = nnx.initializers.lecun_normal()  # as all layers unless told otherwise
+from modal_aware_jax.blocks.kernel_network import SMALL, check_pair
 
 
 def mean_one_softmax(logits):
@@ -28,6 +26,15 @@ def double_sigmoid(logits):
     return 2.0 * nnx.sigmoid(logits)
 
 
+def even_gates(gate, features: int) -> float:
+    """The gate of each of `features` channels where all logits are 0.
+
+    >>> even_gates(nnx.softmax, 4), even_gates(double_sigmoid, 4)
+    (0.25, 1.0)
+    """
+    return float(gate(jnp.zeros((1, features)))[0, 0])
+
+
 def pool_both(image, text):
     """The mean over positions of [B, H, W, C] beside the text [B, T]: [B, C + T]."""
     return jnp.concatenate([image.mean(axis=(1, 2)), text], axis=-1)
@@ -43,6 +50,10 @@ class ChannelAttention(nnx.Module):
 
     Source: Zeng et al., "Modal-aware Features for Multimodal Hashing"
     (arXiv:1911.08479), the attention network. The defaults are its literal form.
+
+    Its gates start even: the weights that give the logits are zero. The softmax's are
+    then 1 / C and 1 / T: `ModalAwareBlock` starts its similarities at C and T, which
+    makes up for it; alone, the next layer must (a batch norm does).
 
     Attributes:
       gate: maps logits [B, C] to gates [B, C]: `nnx.softmax` (the paper's: the gates
@@ -62,8 +73,12 @@ class ChannelAttention(nnx.Module):
         self.text_features = text_features
         self.gate = gate
         pooled = image_features + text_features
-        self.image_logits = nnx.Linear(pooled, image_features, dtype=dtype, rngs=rngs)
-        self.text_logits = nnx.Linear(pooled, text_features, dtype=dtype, rngs=rngs)
+        zeros = nnx.initializers.zeros
+        logits = functools.partial(
+            nnx.Linear, pooled, kernel_init=zeros, dtype=dtype, rngs=rngs
+        )
+        self.image_logits = logits(image_features)
+        self.text_logits = logits(text_features)
 
     def gates(self, image: jax.Array, text: jax.Array):
         """The gates of [B, H, W, C] and [B, T]: [B, C] and [B, T]."""
@@ -88,8 +103,9 @@ class SqueezedChannelAttention(nnx.Module):
 
     Attributes:
       gate: as in `ChannelAttention`.
-      logit_init: of the weights that give the logits; zeros give every sample the same
-        gates at the start, with `double_sigmoid` gates of one.
+      logit_init: of the weights that give the logits: small by default, so that gates
+        start nearly even; zeros give every sample the same gates at the start, with
+        `double_sigmoid` gates of one.
     """
 
     def __init__(
@@ -99,7 +115,7 @@ class SqueezedChannelAttention(nnx.Module):
         *,
         squeeze_features: int = 128,
         gate=nnx.softmax,
-        logit_init=LECUN_NORMAL,
+        logit_init=SMALL,
         dtype=None,
         rngs: nnx.Rngs,
     ):

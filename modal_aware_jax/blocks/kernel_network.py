@@ -21,6 +21,10 @@ def check_pair(caller, image, text, image_features, text_features):
         raise ValueError(f"{expected} Both need the same batch size B.")
 
 
+# A twentieth of what layers start from: beside biases of one a similarity starts even.
+SMALL = nnx.initializers.variance_scaling(0.05**2, "fan_in", "truncated_normal")
+
+
 def dot_product(scores, rank):
     """The paper's similarity: the inner product of R numbers as it is."""
     del rank
@@ -39,6 +43,14 @@ def bounded_residual(scores, rank):
     features by orders of magnitude; this form reweights them around one.
     """
     return 1.0 + jnp.tanh(scores / rank**0.5)
+
+
+# The inner product at which a similarity gives a weight; another function of scores
+# starts from products of about 0.
+SCORE_OF = {
+    dot_product: lambda weight, rank: weight,
+    scaled_dot_product: lambda weight, rank: weight * rank**0.5,
+}
 
 
 def position_scores(image, key, query):
@@ -75,6 +87,11 @@ class KernelNetwork(nnx.Module):
     Source: Zeng et al., "Modal-aware Features for Multimodal Hashing"
     (arXiv:1911.08479), the kernel network. The defaults are its literal form.
 
+    It starts at the identity: kernels are small and biases such that every similarity
+    is about 1. The papers name no initialisation; from that of plain layers the
+    products are a sample's random signs and sizes, and two such networks in a row do
+    not learn (numbers in the README).
+
     Attributes:
       rank: inner width R of the text's similarity. The literal form has R = T, which
         costs T x T weights; a bilinear form of C and T features has rank at most
@@ -101,13 +118,35 @@ class KernelNetwork(nnx.Module):
         self.similarity = similarity
 
         def dense(inputs, outputs):
-            return nnx.Linear(inputs, outputs, dtype=dtype, rngs=rngs)
+            return nnx.Linear(
+                inputs, outputs, kernel_init=SMALL, dtype=dtype, rngs=rngs
+            )
 
         # A 1x1 convolution is the same affine map at every position: a Linear.
         self.image_key = dense(image_features, image_features)  # V^I
         self.image_query = dense(text_features, image_features)  # T^I
         self.text_key = dense(image_features, self.rank)  # V^T
         self.text_query = dense(text_features, self.rank)  # T^T
+        self.start_at(1.0, 1.0)
+
+    def start_at(self, image: float, text: float) -> None:
+        """Sets the biases so that similarities start at these weights, in place.
+
+        Where `similarity` is another function than `dot_product` and
+        `scaled_dot_product`, the inner products start at about 0.
+
+        Args:
+          image: of every position.
+          text: of the text.
+        """
+        score = SCORE_OF.get(self.similarity, lambda weight, rank: 0.0)
+        for weight, rank, key, query in (
+            (image, self.image_features, self.image_key, self.image_query),
+            (text, self.rank, self.text_key, self.text_query),
+        ):
+            bias = (score(weight, rank) / rank) ** 0.5
+            for layer in (key, query):
+                layer.bias[...] = jnp.full_like(layer.bias[...], bias)
 
     def weights(self, image: jax.Array, text: jax.Array):
         """The weights of positions and text, [B, H, W] and [B].

@@ -3,7 +3,7 @@
 import jax
 from flax import nnx
 
-from modal_aware_jax.blocks.channel_attention import ChannelAttention
+from modal_aware_jax.blocks.channel_attention import ChannelAttention, even_gates
 from modal_aware_jax.blocks.kernel_network import KernelNetwork
 
 
@@ -14,6 +14,10 @@ class ModalAwareBlock(nnx.Module):
     text by cross-modal similarity, a channel attention picks channels of both. Without
     further arguments it is the literal form of Zeng et al., "Modal-aware Features for
     Multimodal Hashing" (arXiv:1911.08479).
+
+    It starts at the identity, so that a network with it starts as the same network
+    without: the gates start even, at 1 / C and 1 / T for the paper's softmax, and
+    where the first half is a `KernelNetwork` its similarities start at C and T.
 
     Example:
       >>> block = ModalAwareBlock(256, 64, rngs=nnx.Rngs(0))
@@ -43,6 +47,14 @@ class ModalAwareBlock(nnx.Module):
         self.channel_attention = channel_attention(
             image_features, text_features, rngs=rngs
         )
+        if isinstance(self.kernel_network, KernelNetwork) and hasattr(
+            self.channel_attention, "gate"
+        ):
+            gate = self.channel_attention.gate
+            self.kernel_network.start_at(
+                1 / even_gates(gate, image_features),
+                1 / even_gates(gate, text_features),
+            )
 
     def __call__(self, image: jax.Array, text: jax.Array):
         """Maps image [B, H, W, C] and text [B, T] to arrays of the same shapes."""
