@@ -15,7 +15,10 @@ from modal_aware_jax.retrieval.evaluate import PARTS
 ARRAYS = ("average_precision", "radius_precision", "radius_recall")
 PART_NAMES = tuple(part.name for part in PARTS)
 # Values of `config.training` that say how a run is carried out, not what comes out.
-HOW = ("workers", "cache_dir", "cached_means", "checkpoint_steps", "tensor_parallel")
+HOW = (
+    *("workers", "cache_dir", "cached_means", "checkpoint_steps", "tensor_parallel"),
+    *("validation_search", "validation_database"),
+)
 BY_NUMBER = ("precision_at", "recall_at", "ndcg_at")
 
 

@@ -55,7 +55,7 @@ class Method(NamedTuple):
 
     title: str
     network: Callable
-    loss: str = "triplet_ranking"
+    loss: str = "expected_ap"
 
 
 def _low_rank_kernel(image_features, text_features, **options):
@@ -162,8 +162,10 @@ METHODS = {
     "mcb": Method("MCB", _fused(CompactBilinear, 8000)),
     "mlb": Method("MLB", _fused(LowRankBilinear, 512)),
     "mfb": Method("MFB", _fused(FactorizedBilinear, 512)),
-    "text": Method("TextHash", _text),
-    "image": Method("DTH", _image()),
+    "text": Method("text alone", _text),
+    "image": Method("image alone", _image()),
+    "text_hash": Method("TextHash", _text, "triplet_ranking"),
+    "dth": Method("DTH", _image(), "triplet_ranking"),
     "dpsh": Method("DPSH", _image(), "dpsh_bank"),
     "dsh": Method("DSH", _image(), "dsh"),
     "hashnet": Method("HashNet", _image(), "hashnet"),
