@@ -4,12 +4,17 @@ import importlib.util
 import json
 import pathlib
 
+import jax
 import numpy as np
 import pytest
 from make_sentence_fixture import SENTENCES
 
-from modal_aware_jax.data import sentence_vectors
-from modal_aware_jax.data.sentence_vectors import PACKAGED, SentenceModel, bert
+from modal_aware_jax.backbones import from_pretrained, sentence_vectors
+from modal_aware_jax.backbones.sentence_vectors import (
+    PACKAGED,
+    SentenceModel,
+    mean_vectors,
+)
 
 WORDS = "[PAD] [UNK] [CLS] [SEP] sea x y dog z boat w v".split()
 
@@ -33,7 +38,10 @@ def write_model(folder, truth, **changes):
     facts = {
         "model_type": "bert",
         "hidden_act": "gelu",
+        "vocab_size": 12,
         "hidden_size": 8,
+        "intermediate_size": 16,
+        "num_hidden_layers": 2,
         "num_attention_heads": 2,
         "layer_norm_eps": 1e-12,
         "max_position_embeddings": 32,
@@ -66,10 +74,10 @@ def write_model(folder, truth, **changes):
     return folder
 
 
-def test_the_encoder_equals_that_of_transformers(truth):
-    vectors = bert(
-        weights_of(truth), truth["tokens"], truth["mask"], num_heads=2, epsilon=1e-12
-    )
+def test_the_encoder_equals_that_of_transformers(truth, tmp_path):
+    encoder = from_pretrained(write_model(tmp_path / "m", truth))
+    tokens = jax.jit(encoder.__call__)(truth["tokens"], truth["mask"])
+    vectors = mean_vectors(tokens, truth["mask"])
     np.testing.assert_allclose(vectors, truth["pooled"], atol=1e-6)
 
 

@@ -6,7 +6,7 @@ from sklearn.feature_extraction.text import TfidfTransformer
 from test_end_to_end import tiny_config
 
 from modal_aware_jax import build, modes
-from modal_aware_jax.data import shapes, text_vectors
+from modal_aware_jax.data import shapes
 from modal_aware_jax.data.collection import Collection
 from modal_aware_jax.data.text_vectors import (
     BagOfWords,
@@ -16,6 +16,7 @@ from modal_aware_jax.data.text_vectors import (
     text_encoder,
 )
 from modal_aware_jax.data.word_vectors import cooccurrence_vectors
+from modal_aware_jax.experiment import assembly
 from modal_aware_jax.training import update as updates
 from modal_aware_jax.training.checkpoint import Checkpointer
 
@@ -118,10 +119,11 @@ def test_sentence_vectors_are_computed_once(pairs, tmp_path, capsys):
     assert model.calls == 4  # another model, another file
 
 
-def test_kinds_by_name(pairs, monkeypatch):
-    monkeypatch.setattr(text_vectors, "SentenceModel", lambda folder: (folder,))
+def test_kinds_by_name(pairs):
     for kind, made in (("bag", BagOfWords), ("tfidf", TfIdf), ("sentence", Sentences)):
-        assert type(text_encoder(kind, pairs, TRAIN, sentence_model="m")) is made
+        assert type(text_encoder(kind, pairs, TRAIN, read_model=str)) is made
+    with pytest.raises(ValueError, match="'sentence' reads a sentence model. Give"):
+        text_encoder("sentence", pairs, TRAIN)
     words = text_encoder("words", pairs, TRAIN)
     assert words.split("Sea, boat; SKY") == (["sea", "sky"], ["boat"])
     expected = cooccurrence_vectors(pairs.text[TRAIN])  # of no other pair
@@ -133,11 +135,11 @@ def test_kinds_by_name(pairs, monkeypatch):
         BagOfWords(bare)
 
 
-def test_word_vectors_by_a_model_are_computed_once(pairs, tmp_path, monkeypatch):
+def test_word_vectors_by_a_model_are_computed_once(pairs, tmp_path):
     model = Counted()
-    monkeypatch.setattr(text_vectors, "SentenceModel", lambda folder: model)
+    arguments = {"read_model": lambda folder: model, "word_vectors": ""}
     first, again = (
-        text_encoder("words", pairs, TRAIN, word_vectors="", folder=tmp_path)
+        text_encoder("words", pairs, TRAIN, **arguments, folder=tmp_path)
         for _ in range(2)
     )
     assert model.calls == 1
@@ -174,7 +176,7 @@ def test_a_run_on_words_is_exported_and_read_back(tmp_path, monkeypatch):
 @pytest.fixture(params=["tfidf", "sentence"])
 def run(request, tmp_path, monkeypatch):
     """Kind of text and a small experiment that reads it."""
-    monkeypatch.setattr(text_vectors, "SentenceModel", lambda folder: Counted())
+    monkeypatch.setattr(assembly, "SentenceModel", lambda folder: Counted())
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     config = tiny_config("text")
     with config.unlocked():

