@@ -11,7 +11,10 @@ from modal_aware_jax.losses import cross_modal_ap as cross_modal_ap
 from modal_aware_jax.losses import cross_pairs as cross_pairs
 from modal_aware_jax.losses import dcmh as dcmh
 from modal_aware_jax.losses import expected_ap as expected_ap
+from modal_aware_jax.losses import hard_negatives as hard_negatives
 from modal_aware_jax.losses import info_nce as info_nce
+from modal_aware_jax.losses import matching as matching
+from modal_aware_jax.losses import momentum_contrast as momentum_contrast
 from modal_aware_jax.losses import pairwise as pairwise
 from modal_aware_jax.losses import quantization as quantization
 from modal_aware_jax.losses import sigmoid_pairs as sigmoid_pairs
@@ -29,7 +32,10 @@ __all__ = [
     "cross_pairs",
     "dcmh",
     "expected_ap",
+    "hard_negatives",
     "info_nce",
+    "matching",
+    "momentum_contrast",
     "pairwise",
     "quantization",
     "sigmoid_pairs",
