@@ -49,7 +49,7 @@ def get_config(arg: str = "") -> ConfigDict:
                 "dtype": "float32",  # or bfloat16: of the computation
                 "image_features": 0,
                 "image_dropout": 0.3,  # of the layer of `image_features`
-                "standard_text": False,
+                "standard_text": True,
                 "hidden_features": 0,
             },
             "loss": {
