@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from modal_aware_jax.backbones.image_vector import mean_over_positions
 from modal_aware_jax.blocks.channel_attention import (
     ChannelAttention,
     SqueezedChannelAttention,
     mean_one_softmax,
 )
+from modal_aware_jax.blocks.kernel_network import KernelNetwork
+from modal_aware_jax.blocks.modal_aware import ModalAwareBlock
 
 
 def test_gates_by_hand():
@@ -93,3 +96,12 @@ def test_wrong_shapes_name_the_module():
         SqueezedChannelAttention(2, 3, rngs=nnx.Rngs(0))(
             jnp.ones((1, 2)), jnp.ones((1, 3))
         )
+
+
+@pytest.mark.parametrize("block", [KernelNetwork, ChannelAttention, ModalAwareBlock])
+def test_maps_without_positions_are_refused(block):
+    module = block(3, 4, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="have no positions: give larger images"):
+        module(jnp.ones((2, 0, 5, 3)), jnp.ones((2, 4)))
+    with pytest.raises(ValueError, match="at least one position, got .2, 5, 0, 3"):
+        mean_over_positions(jnp.ones((2, 5, 0, 3)))

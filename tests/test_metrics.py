@@ -305,8 +305,8 @@ def test_hash_lookup_by_hand():
 def test_class_numbers_equal_one_hot_labels():
     query, database, *_ = example(4, 60, 5)
     rng = np.random.default_rng(2)
-    classes = rng.integers(-3, 3, 4), rng.integers(-3, 3, 60)
-    hot = [(c[:, None] == np.arange(-3, 3)).astype(int) for c in classes]
+    classes = rng.integers(0, 6, 4) * 10.0, rng.integers(0, 6, 60) * 10.0
+    hot = [(c[:, None] == 10 * np.arange(6)).astype(int) for c in classes]
     for ties in ("expected", "index"):
         options = {"num_bits": 5, "ties": ties}
         np.testing.assert_array_equal(
@@ -378,6 +378,10 @@ def test_labels_of_other_types():
         (
             {"query_labels": np.full(4, np.nan), "database_labels": np.ones(60)},
             "a class number is NaN",
+        ),
+        (
+            {"query_labels": np.ones(4, int), "database_labels": np.arange(-1, 59)},
+            "a class number is negative, -1; elsewhere it means that the label is miss",
         ),
         (
             {"query_labels": np.full(4, "1"), "database_labels": np.ones(60)},

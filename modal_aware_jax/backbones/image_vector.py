@@ -6,6 +6,24 @@ from flax import nnx
 from modal_aware_jax.backbones.dropout import drop
 
 
+def mean_over_positions(maps: jax.Array) -> jax.Array:
+    """The mean of maps [B, H, W, C] over positions: [B, C].
+
+    Raises:
+      ValueError: there are no positions, whose mean would be NaN.
+
+    Example:
+      >>> mean_over_positions(jax.numpy.ones((1, 2, 2, 3))).tolist()
+      [[1.0, 1.0, 1.0]]
+    """
+    if maps.ndim != 4 or not maps.shape[1] * maps.shape[2]:
+        raise ValueError(
+            "mean_over_positions expects maps [B, H, W, C] with at least one position, "
+            f"got {maps.shape}. Give larger images where H or W is 0."
+        )
+    return maps.mean(axis=(1, 2))
+
+
 class MeanVector(nnx.Module):
     """The papers' network: the mean over positions, [B, H, W, C] to [B, C]."""
 
@@ -18,7 +36,7 @@ class MeanVector(nnx.Module):
     def __call__(self, maps: jax.Array, *, train: bool, rngs=None) -> jax.Array:
         """Means of maps [B, H, W, C] over positions: [B, C]."""
         del train, rngs
-        return maps.mean(axis=(1, 2))
+        return mean_over_positions(maps)
 
 
 class DenseVector(nnx.Module):
@@ -66,7 +84,7 @@ class DenseVector(nnx.Module):
           train: whether the batch standardises itself, and channels are dropped.
           rngs: with a `dropout` stream; needed in training.
         """
-        pooled = self.norm(maps.mean(axis=(1, 2)), use_running_average=not train)
+        pooled = self.norm(mean_over_positions(maps), use_running_average=not train)
         rate = self.dropout_rate if train else 0.0
         caller = type(self).__name__
         return nnx.relu(self.dense(drop(rngs, pooled, rate, caller=caller)))

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from modal_aware_jax.backbones.image_vector import mean_over_positions
 from modal_aware_jax.blocks.kernel_network import SMALL, check_pair
 
 
@@ -37,7 +38,7 @@ def even_gates(gate, features: int) -> float:
 
 def pool_both(image, text):
     """The mean over positions of [B, H, W, C] beside the text [B, T]: [B, C + T]."""
-    return jnp.concatenate([image.mean(axis=(1, 2)), text], axis=-1)
+    return jnp.concatenate([mean_over_positions(image), text], axis=-1)
 
 
 class ChannelAttention(nnx.Module):

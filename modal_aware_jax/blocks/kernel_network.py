@@ -15,6 +15,8 @@ def check_pair(caller, image, text, image_features, text_features):
         raise ValueError(f"{expected} Channels come last: transpose [B, C, H, W].")
     if image.ndim != 4 or image.shape[3] != image_features:
         raise ValueError(expected)
+    if not image.shape[1] * image.shape[2]:  # a mean over nothing is NaN
+        raise ValueError(f"{expected} The maps have no positions: give larger images.")
     if text.ndim != 2 or text.shape[1] != text_features:
         raise ValueError(expected)
     if image.shape[0] != text.shape[0]:

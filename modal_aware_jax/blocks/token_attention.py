@@ -29,8 +29,9 @@ def masked_mean(tokens: jax.Array, mask: jax.Array | None = None) -> jax.Array:
       >>> masked_mean(tokens, jnp.array([[1, 1, 0], [0, 0, 0]])).tolist()
       [[2.0], [0.0]]
     """
-    if mask is None:
+    if mask is None and tokens.shape[1]:
         return tokens.mean(axis=1)
+    mask = jnp.ones(tokens.shape[:2], jnp.int32) if mask is None else mask
     count = jnp.sum(mask != 0, axis=1, dtype=jnp.float32)[:, None]
     total = masked(tokens, mask).sum(axis=1, dtype=jnp.float32)
     return (total / jnp.maximum(count, 1)).astype(tokens.dtype)

@@ -1,6 +1,7 @@
 """From a user's image file to the upright RGB image that is stored."""
 
 import io
+import threading
 import warnings
 
 import numpy as np
@@ -38,9 +39,7 @@ def to_stored(encoded: bytes, size: int | None) -> tuple[bytes, tuple[str, ...]]
       ImageProblem: it cannot be decoded, or is smaller than 8 pixels on a side.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            warnings.simplefilter("ignore", UserWarning)  # damaged EXIF blocks
+        with QUIET:
             return _to_stored(encoded, size)
     except ImageProblem:
         raise
@@ -52,8 +51,14 @@ def to_stored(encoded: bytes, size: int | None) -> tuple[bytes, tuple[str, ...]]
 
 
 def _to_stored(encoded, size):
-    image = Image.open(io.BytesIO(encoded))
+    image, orientation, damaged = _open(encoded)
     width, height = image.size
+    if Image.MAX_IMAGE_PIXELS and width * height > Image.MAX_IMAGE_PIXELS:
+        raise ImageProblem(
+            "unreadable image",
+            f"its {width}x{height} pixels exceed the limit of "
+            f"{Image.MAX_IMAGE_PIXELS:,}: it may be made to fill the memory",
+        )
     if min(width, height) < MIN_SIDE:
         raise ImageProblem(
             "tiny image",
@@ -63,8 +68,8 @@ def _to_stored(encoded, size):
     if size and image.format == "JPEG":
         image.draft(None, (2 * size, 2 * size))  # decodes huge ones at a part of it
     image.load()
-    done = []
-    if image.getexif().get(0x0112) not in _UPRIGHT:
+    done = ["rid of a damaged EXIF block"] if damaged else []
+    if orientation not in _UPRIGHT:
         image = ImageOps.exif_transpose(image)
         done.append("turned upright")
     if image.mode != "RGB":
@@ -81,6 +86,50 @@ def _to_stored(encoded, size):
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=JPEG_QUALITY)
     return buffer.getvalue(), tuple(done)
+
+
+def _open(encoded):
+    """The image, its EXIF orientation, and whether its EXIF block is damaged.
+
+    PIL tells of a damaged block by a warning, at every opening.
+    """
+    with _FILTERS, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        image = Image.open(io.BytesIO(encoded))
+        try:
+            orientation = image.getexif().get(0x0112)
+        except Exception:  # a block that PIL cannot make anything of
+            return image, None, True
+    return image, orientation, any("EXIF" in str(w.message) for w in caught)
+
+
+class _Quiet:
+    """Leaves PIL's warnings aside while any thread is inside.
+
+    `warnings.catch_warnings` alone is not for threads: the filters are the process's.
+    """
+
+    def __init__(self):
+        self._inside, self._context = 0, None
+
+    def __enter__(self):
+        with _FILTERS:
+            if not self._inside:
+                self._context = warnings.catch_warnings()
+                self._context.__enter__()
+                warnings.simplefilter("ignore", UserWarning)
+                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            self._inside += 1
+
+    def __exit__(self, *error):
+        with _FILTERS:
+            self._inside -= 1
+            if not self._inside:
+                self._context.__exit__(*error)
+
+
+_FILTERS = threading.Lock()
+QUIET = _Quiet()
 
 
 def _to_rgb(image):

@@ -84,6 +84,14 @@ def compact_bilinear(
     return fused.astype(jnp.result_type(a, b))
 
 
+def _check_positions(caller, maps):
+    if not jnp.shape(maps)[1] * jnp.shape(maps)[2]:
+        raise ValueError(
+            f"{caller}: the maps {jnp.shape(maps)} have no positions. Give larger "
+            "images."
+        )
+
+
 def pooled_compact_bilinear(
     a: jax.Array,
     b: jax.Array,
@@ -123,6 +131,7 @@ def pooled_compact_bilinear(
             f"pooled_compact_bilinear: expected maps [B, H, W, Da] and "
             f"[B, H, W, Db], got {jnp.shape(a)} and {jnp.shape(b)}."
         )
+    _check_positions("pooled_compact_bilinear", a)
     spectrum = _spectrum(a, a_index, a_sign, features)  # [B, H, W, features // 2 + 1]
     spectrum = spectrum * _spectrum(b, b_index, b_sign, features)
     fused = jnp.fft.irfft(spectrum.sum(axis=(1, 2)), n=features)
@@ -252,6 +261,7 @@ class PooledCompactBilinear(nnx.Module):
                 f"and maps [B, H, W, {self.fuse.b_features}] or vectors "
                 f"[B, {self.fuse.b_features}], got {a.shape} and {b.shape}."
             )
+        _check_positions("PooledCompactBilinear", a)
         if b.ndim == 2:
             return self.fuse(a.sum(axis=(1, 2)), b)
         fused = pooled_compact_bilinear(a, b, *self.fuse.tables(), self.features)

@@ -114,7 +114,7 @@ def _num_bits(fail, arrays) -> int | None:
     if given is None:
         return None
     if given.size != 1 or given.dtype.kind not in "iu" or given.min() < 1:
-        fail(f"expected num_bits to be one positive integer, got {given!r}.")
+        fail(f"expected num_bits to be one positive integer, got {given.tolist()!r}.")
     return int(given.reshape(()))
 
 

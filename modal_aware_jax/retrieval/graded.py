@@ -81,7 +81,7 @@ def _gains(gain, grades) -> np.ndarray:
     if values.shape != (grades,) or not (np.isfinite(values) & (values >= 0)).all():
         raise ValueError(
             f"ndcg_at: expected gain to map {grades} grades to as many finite gains "
-            f">= 0, got {values!r}."
+            f">= 0, got {values.tolist()!r}."
         )
     return values
 

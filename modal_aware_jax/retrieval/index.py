@@ -140,7 +140,8 @@ class HammingIndex:
         if len(twice):
             raise ValueError(
                 f"HammingIndex.add: ids must be new, but {len(twice)} are given twice "
-                f"or in the index already, such as {twice[0]!r}. Remove them first."
+                f"or in the index already, such as {twice[0].item()!r}. Remove them "
+                "first."
             )
         if ids.dtype.kind != "U":
             self._next_id = max(self._next_id, int(unique[-1]) + 1)
@@ -212,7 +213,7 @@ class HammingIndex:
             unknown = ids[positions < 0]
             raise ValueError(
                 f"HammingIndex.remove: {len(unknown)} ids are not in the index, such "
-                f"as {unknown[0]!r}."
+                f"as {unknown[0].item()!r}."
             )
         self._removed.append(np.sort(positions))
         self._order = None

@@ -66,7 +66,8 @@ def check_whole(function, name, value, least=1) -> int:
     number = number and not isinstance(value, bool) and np.isfinite(value)
     if not number or int(value) != value or value < least:
         kind = "a positive integer" if least else "an integer >= 0"
-        raise ValueError(f"{function}: expected {name} to be {kind}, got {value!r}.")
+        got = value.item() if isinstance(value, np.generic) else value
+        raise ValueError(f"{function}: expected {name} to be {kind}, got {got!r}.")
     return int(value)
 
 
@@ -83,6 +84,15 @@ def _classes(function, query_labels, database_labels):
         raise ValueError(
             f"{function}: a class number is NaN. Leave items without a label out, or "
             "give 0/1 labels [., L] with a row of zeros."
+        )
+    lowest = min(
+        (x.min().item() for x in both if x.dtype.kind in "if" and x.size), default=0
+    )
+    if lowest < 0:
+        raise ValueError(
+            f"{function}: a class number is negative, {lowest:g}; elsewhere it means "
+            "that the label is missing. Leave items without a label out, or give 0/1 "
+            "labels [., L] with a row of zeros."
         )
     small = all(
         x.dtype.kind in "iu" and (not x.size or (x.min() >= 0 and x.max() < NO_CLASS))
