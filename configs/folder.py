@@ -8,89 +8,125 @@ The folder holds the images and one `.csv`, `.jsonl` or `.parquet` file with the
 and names that are read stand in `modal_aware_jax/data/folder.py`. The sizes of the
 split follow that of the collection, 60 pairs at least, unless they are given. A pair
 without words is kept, with an empty text.
+
+A small ResNet learns from scratch, unless a pretrained backbone is named:
+
+    --config=configs/folder.py:backbone=mobilenet_v2,variant=quick
+
+The quick variant keeps it frozen and computes its lower maps once. All settings are
+then those of `configs/flickr.py`, and the weights are looked for as there.
+
+Arguments after the colon, each optional: backbone=scratch|mobilenet_v2|resnet18,
+variant=full|quick, method=NAME, bits=K, seed=S.
 """
 
 from ml_collections import ConfigDict, config_dict
 
 from modal_aware_jax.build import (
     METHODS,
+    WEIGHTS,
     default_options,
     parse_arguments,
+    photograph_settings,
     reader_options,
 )
 
+OPTIONS = {"on_problem": "stop", "allow_empty_text": True}
+
 
 def get_config(arg: str = "") -> ConfigDict:
-    """The config of one run; `arg` is `method=NAME,bits=K,seed=S`, each optional."""
-    choice = parse_arguments(arg, method=("modal_aware", *METHODS), bits=64, seed=0)
-    return ConfigDict(
-        {
-            "seed": choice["seed"],
-            "data": {
-                "source": "folder",
-                "dir": "",
-                # Every option of the reader, data/folder.py:load, by its name.
-                "options": reader_options(
-                    "folder", on_problem="stop", allow_empty_text=True
-                ),
-                "image_size": 128,
-                # By the size of the collection where not given: data/sizes.py.
-                "num_queries": config_dict.placeholder(int),
-                "num_train": config_dict.placeholder(int),
-                "num_validation": config_dict.placeholder(int),
-                "split_seed": 0,
-                # bag, tfidf, sentence (vectors of the captions) or words (sums of
-                # vectors of the words): see data/text_vectors.py.
-                "text": "bag",
-                "sentence_model": "",  # a folder; the installed model where empty
-                # Of words: "own", or a sentence model's folder (empty: the installed).
-                "word_vectors": "own",
-            },
-            "backbone": {
-                "name": "resnet18",
-                "options": {"width": 32},
-                "weights": "",
-                "frozen_blocks": 0,
-            },
-            "model": {
-                "method": choice["method"],
-                "num_bits": choice["bits"],
-                "text_widths": (1024, 512),
-                "dtype": "float32",  # or bfloat16: of the computation
-                "image_features": 0,
-                "image_dropout": 0.3,  # of the layer of `image_features`
-                "standard_text": True,
-                "hidden_features": 0,
-            },
-            "loss": {
-                "name": METHODS[choice["method"]].loss,
-                "options": default_options(),
-                "label_weight": 0.0,
-            },
-            "optimizer": {
-                "learning_rate": 1e-3,
-                "backbone_learning_rate": 1e-3,
-                "block_learning_rate": 1.0,  # a factor on the learning rate
-                "weight_decay": 1e-5,
-                "schedule": "cosine",
-                "decay_every_epochs": 20,
-                "warmup_steps": 30,
-            },
-            "training": {
-                "num_epochs": 20,
-                "batch_size": config_dict.placeholder(int),  # by the split's size
-                "word_dropout": 0.1,
-                "cached_maps": False,
-                "cached_means": False,
-                "map_crop": 0,
-                # Validation queries search pairs that are not trained on (or
-                # "database": all others), and so many of them each epoch (0: all).
-                "validation_search": "unseen",
-                "validation_database": 0,
-                "checkpoint_steps": 0,
-                "workers": 0,
-                # Devices that share the wide text weights, split along their width.
-                "tensor_parallel": 1,
-            },
-        }
+    """The config of one run; see the module's docstring for `arg`."""
+    choice = parse_arguments(
+        arg,
+        backbone=("scratch", *WEIGHTS),
+        variant=("full", "quick"),
+        method=("modal_aware", *METHODS),
+        bits=64,
+        seed=0,
     )
+    if choice["backbone"] == "scratch":
+        if choice["variant"] == "quick":
+            raise ValueError(
+                "config argument variant=quick keeps a pretrained backbone frozen: "
+                f"name one, backbone={next(iter(WEIGHTS))},variant=quick."
+            )
+        return ConfigDict(_from_scratch(choice))
+    settings = photograph_settings(
+        choice, source="folder", options=dict(OPTIONS), queries=_open_sizes()
+    )
+    settings["data"].update(_open_sizes())
+    settings["training"]["batch_size"] = config_dict.placeholder(int)
+    return ConfigDict(settings)
+
+
+def _open_sizes():
+    """By the size of the collection where they are not given: data/sizes.py."""
+    names = ("num_queries", "num_train", "num_validation")
+    return {name: config_dict.placeholder(int) for name in names}
+
+
+def _from_scratch(choice):
+    return {
+        "seed": choice["seed"],
+        "data": {
+            "source": "folder",
+            "dir": "",
+            # Every option of the reader, data/folder.py:load, by its name.
+            "options": reader_options("folder", **OPTIONS),
+            "image_size": 128,
+            **_open_sizes(),
+            "split_seed": 0,
+            # bag, tfidf, sentence (vectors of the captions) or words (sums of
+            # vectors of the words): see data/text_vectors.py.
+            "text": "bag",
+            "sentence_model": "",  # a folder; the installed model where empty
+            # Of words: "own", or a sentence model's folder (empty: the installed).
+            "word_vectors": "own",
+        },
+        "backbone": {
+            "name": "resnet18",
+            "options": {"width": 32},
+            "weights": "",
+            "frozen_blocks": 0,
+        },
+        "model": {
+            "method": choice["method"],
+            "num_bits": choice["bits"],
+            "text_widths": (1024, 512),
+            "dtype": "float32",  # or bfloat16: of the computation
+            "image_features": 0,
+            "image_dropout": 0.3,  # of the layer of `image_features`
+            "standard_text": True,
+            "hidden_features": 0,
+        },
+        "loss": {
+            "name": METHODS[choice["method"]].loss,
+            "options": default_options(),
+            "label_weight": 0.0,
+        },
+        "optimizer": {
+            "learning_rate": 1e-3,
+            "backbone_learning_rate": 1e-3,
+            "block_learning_rate": 1.0,  # a factor on the learning rate
+            "weight_decay": 1e-5,
+            "schedule": "cosine",
+            "decay_every_epochs": 20,
+            "warmup_steps": 30,
+        },
+        "training": {
+            "num_epochs": 20,
+            "batch_size": config_dict.placeholder(int),  # by the split's size
+            "word_dropout": 0.1,
+            "cached_maps": False,
+            "cached_means": False,
+            "map_crop": 0,
+            # Validation queries search pairs that are not trained on (or
+            # "database": all others), and so many of them each epoch (0: all).
+            "validation_search": "unseen",
+            "validation_database": 0,
+            "checkpoint_steps": 0,
+            "workers": 0,
+            # Devices that share the wide text weights, split along their width.
+            "tensor_parallel": 1,
+        },
+    }

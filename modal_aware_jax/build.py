@@ -22,6 +22,7 @@ from modal_aware_jax.experiment.methods import BLOCKS as BLOCKS
 from modal_aware_jax.experiment.methods import METHODS as METHODS
 from modal_aware_jax.experiment.methods import model as model
 from modal_aware_jax.experiment.optimizers import make_optimizer as make_optimizer
+from modal_aware_jax.experiment.photographs import WEIGHTS as WEIGHTS
 from modal_aware_jax.experiment.photographs import (
     photograph_arguments as photograph_arguments,
 )
@@ -30,4 +31,6 @@ from modal_aware_jax.experiment.photographs import (
 )
 from modal_aware_jax.experiment.sources import SOURCES as SOURCES
 from modal_aware_jax.experiment.sources import collection as collection
+from modal_aware_jax.experiment.sources import every_item as every_item
+from modal_aware_jax.experiment.sources import leaves_out as leaves_out
 from modal_aware_jax.experiment.sources import reader_options as reader_options

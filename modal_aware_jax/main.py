@@ -80,6 +80,8 @@ def run(args) -> None:
         with config.unlocked():
             config.training.cached_maps = False
     experiment = build.experiment(config)
+    if args.mode in ("encode", "search"):
+        experiment = modes.with_every_item(experiment, config.data)
     step = int(args.step) if args.step.isdigit() else args.step
     output = pathlib.Path(args.output).expanduser() if args.output else None
     if args.mode == "train":
@@ -149,7 +151,7 @@ def _run_model(args, workdir) -> None:
         "batch_size": args.config.training.batch_size or 100,
         "workers": args.config.training.workers,
     }
-    pairs = build.collection(args.config.data)
+    pairs = build.every_item(args.config.data, model.vocabulary)
     if args.mode == "encode":
         output = pathlib.Path(args.output).expanduser() if args.output else None
         path = modes.encode_with_model(model, pairs, workdir, output=output, **options)

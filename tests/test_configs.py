@@ -111,3 +111,19 @@ def test_the_triplet_margin_follows_the_code_length(bits, margin):
     u = np.full((3, bits), 50, np.float32)
     value = loss(u, {"labels": labels, "index": np.arange(3)}, None)
     np.testing.assert_allclose(value, margin, rtol=1e-5)
+
+
+@pytest.mark.parametrize("backbone", sorted(build.BACKBONES))
+def test_one_flag_gives_an_own_collection_a_pretrained_backbone(backbone):
+    folders = {path.stem: runpy.run_path(str(path))["get_config"] for path in CONFIGS}
+    arg = f"backbone={backbone},variant=quick,bits=32"
+    own, flickr = folders["folder"](arg), folders["flickr"](arg)
+    assert own.backbone == flickr.backbone and own.backbone.weights
+    assert own.training.cached_maps and own.data.source == "folder"
+    assert own.model == flickr.model and own.optimizer == flickr.optimizer
+    assert own.data.num_train is None and own.training.batch_size is None
+    assert not folders["folder"]("").backbone.weights
+    with pytest.raises(
+        ValueError, match="name one, backbone=mobilenet_v2,variant=quic"
+    ):
+        folders["folder"]("variant=quick")

@@ -42,6 +42,7 @@ def load(
     num_labels: int = 21,
     label_names: Sequence[str] | str | None = None,
     keep_untagged: bool = True,
+    keep_unlabelled: bool = False,
     stored_size: int | None = 256,
     on_problem: str = "stop",
     prepared_dir: str | os.PathLike | None = None,
@@ -49,14 +50,15 @@ def load(
 ) -> Collection:
     """Reads NUS-WIDE, prepared on the first call.
 
-    Kept are the pairs with at least one of the labels: 195,834 for the 21 most
-    frequent ones.
+    Kept are the pairs with at least one of the labels, unless told otherwise: 195,834
+    for the 21 most frequent ones.
 
     Args:
       directory: where the files are.
       num_labels: so many of the most frequent of the 81 concepts are the labels.
       label_names: these concepts instead.
       keep_untagged: keep pairs without any of the 1,000 tags.
+      keep_unlabelled: keep pairs without any of the labels.
       stored_size: images are reduced to this shorter side; None keeps all sizes.
       on_problem: 'stop' raises DataProblems after everything was looked at; 'skip'
         leaves out what is wrong and says what.
@@ -83,12 +85,13 @@ def load(
     inputs = [found["list"], *found["tags"], found["tag_list"], found["images"]]
     return load_or_prepare(
         NAME,
-        lambda: _scan(found, num_labels, label_names, keep_untagged),
+        lambda: _scan(found, num_labels, label_names, keep_untagged, keep_unlabelled),
         inputs=[*inputs, *found["labels"].values()],
         options=dict(
             num_labels=None if label_names else num_labels,
             label_names=label_names,
             keep_untagged=keep_untagged,
+            keep_unlabelled=keep_unlabelled,
         ),
         stored_size=stored_size,
         on_problem=on_problem,
@@ -149,7 +152,7 @@ def _find_files(directory):
     return found
 
 
-def _scan(found, num_labels, label_names, keep_untagged):
+def _scan(found, num_labels, label_names, keep_untagged, keep_unlabelled):
     names = _read_list(found["list"])
     problems, counts = [], Counter()
     broken = set()  # rows with a malformed line: left out
@@ -180,7 +183,7 @@ def _scan(found, num_labels, label_names, keep_untagged):
             message = f"{name!r} is in line {seen[name] + 1} too"
             problems.append(Problem("duplicate id", where, message))
             counts["pairs left out: duplicate id"] += 1
-        elif not table[row].any():
+        elif not table[row].any() and not keep_unlabelled:
             counts["pairs left out: none of the labels"] += 1
         elif bag is None:
             problems.append(Problem("missing tags", where, f"no row for {name!r}"))

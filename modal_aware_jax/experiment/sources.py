@@ -4,7 +4,7 @@ import functools
 import inspect
 import sys
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 from ml_collections import config_dict
@@ -35,6 +35,16 @@ SOURCES = {
     "iapr_tc12": iapr_tc12.load,
     "nus_wide": nus_wide.load,
     "shapes": _shapes,
+}
+
+
+# Options that keep what a source leaves out of training.
+EVERY_ITEM = {
+    "flickr25k": {"keep_all": True},
+    "folder": {"allow_empty_text": True},
+    "iapr_tc12": {"keep_unlabelled": True, "allow_empty_text": True},
+    "nus_wide": {"keep_untagged": True, "keep_unlabelled": True},
+    "shapes": {},
 }
 
 
@@ -81,9 +91,35 @@ def _option_type(hint) -> type:
 def collection(config) -> Collection:
     """Reads (and on first use prepares) the pairs of `config.data`."""
     load = choose("data source", SOURCES, config.source)
+    return load(config.get("dir", ""), **_given(config))
+
+
+def leaves_out(config) -> bool:
+    """Whether `collection` may leave out pairs that are not trained on."""
+    given = _given(config)
+    return any(
+        given.get(name) != value for name, value in EVERY_ITEM[config.source].items()
+    )
+
+
+def every_item(config, vocabulary: Sequence[str]) -> Collection:
+    """Reads all pairs of `config.data`, those too that are not trained on.
+
+    Args:
+      config: the section `data`.
+      vocabulary: of the model that will read them: the bags are in these words where
+        the source has no vocabulary of its own. Empty: the source's.
+    """
+    load = choose("data source", SOURCES, config.source)
+    options = {**_given(config), **EVERY_ITEM[config.source]}
+    if vocabulary and "vocabulary" in _option_hints(load):
+        options["vocabulary"] = list(vocabulary)
+    return load(config.get("dir", ""), **options)
+
+
+def _given(config):
     options = config.get("options", {})
-    given = {name: value for name, value in options.items() if value is not None}
-    return load(config.get("dir", ""), **given)
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def fitted(config, pairs: Collection):

@@ -2,6 +2,7 @@
 
 from modal_aware_jax.modes.encode import encode_collection, encode_with_model
 from modal_aware_jax.modes.evaluate import evaluate_codes_file, evaluate_run
+from modal_aware_jax.modes.every_item import with_every_item
 from modal_aware_jax.modes.export import export_run
 from modal_aware_jax.modes.model_files import load_model_file
 from modal_aware_jax.modes.search import search_run, search_with_model
@@ -20,4 +21,5 @@ __all__ = [
     "search_run",
     "search_with_model",
     "train",
+    "with_every_item",
 ]

@@ -12,6 +12,7 @@ from modal_aware_jax.data.collection import Collection
 from modal_aware_jax.hashing.encode import encode
 from modal_aware_jax.modes.encoder import Encoder, lower_maps, variables_of
 from modal_aware_jax.modes.evaluate import load_run
+from modal_aware_jax.modes.every_item import in_label_names
 from modal_aware_jax.modes.model_files import EncoderModel
 from modal_aware_jax.training.processes import is_first
 from modal_aware_jax.training.progress import ProgressBar
@@ -22,8 +23,8 @@ def encode_collection(
 ) -> pathlib.Path:
     """Encodes every pair of the experiment's collection with a run's checkpoint.
 
-    The file holds `codes` uint32 [N, Wd], `ids` [N], `labels` [N, L], `num_bits`; it
-    appears complete or not at all.
+    The file holds `codes` uint32 [N, Wd], `ids` [N], `labels` [N, L], `label_names`
+    [L], `num_bits`; it appears complete or not at all.
 
     Args:
       experiment: built from the config the run was trained with.
@@ -63,7 +64,7 @@ def encode_with_model(
     Returns:
       The path of the file.
     """
-    pairs = in_vocabulary(pairs, model)
+    pairs = in_label_names(in_vocabulary(pairs, model), model.label_names)
     batches = pipeline.eval_batches(
         pairs,
         np.arange(len(pairs)),
@@ -84,6 +85,7 @@ def in_vocabulary(pairs: Collection, model: EncoderModel) -> Collection:
     """
     if pairs.vocabulary and model.vocabulary:
         if pairs.vocabulary == model.vocabulary:
+            _tell_wordless(pairs)
             return pairs
         position = {word: i for i, word in enumerate(pairs.vocabulary)}
         known = [word for word in model.vocabulary if word in position]
@@ -114,13 +116,27 @@ def in_vocabulary(pairs: Collection, model: EncoderModel) -> Collection:
     return pairs
 
 
+def _tell_wordless(pairs):
+    wordless = int((~pairs.text.any(axis=1)).sum())
+    if wordless:
+        print(
+            f"{wordless:,} of {len(pairs):,} pairs of {pairs.name} have none of the "
+            "model's words: they are encoded with an empty text."
+        )
+
+
 def _write(output, codes, pairs, num_bits):
     if not is_first():
         return output
     output.parent.mkdir(parents=True, exist_ok=True)
     partial = output.with_name(f".{output.name}.{os.getpid()}.partial.npz")
     np.savez_compressed(
-        partial, codes=codes, ids=pairs.ids, labels=pairs.labels, num_bits=num_bits
+        partial,
+        codes=codes,
+        ids=pairs.ids,
+        labels=pairs.labels,
+        label_names=np.array(pairs.label_names, dtype=str),
+        num_bits=num_bits,
     )
     partial.replace(output)
     return output

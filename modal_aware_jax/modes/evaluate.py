@@ -10,6 +10,7 @@ import numpy as np
 from modal_aware_jax.build import Experiment
 from modal_aware_jax.hashing.codes import binarize, pack
 from modal_aware_jax.modes.encoder import Encoder, lower_maps, variables_of
+from modal_aware_jax.modes.reading import check_reading
 from modal_aware_jax.report import write_report
 from modal_aware_jax.retrieval.code_health import code_health
 from modal_aware_jax.retrieval.codes_file import read_codes
@@ -27,6 +28,7 @@ NUM_RESULTS = 10
 
 def load_run(experiment: Experiment, workdir: pathlib.Path, step="latest"):
     """Fills the experiment's model from a run's checkpoint -> the run's record."""
+    check_reading(experiment, workdir)
     return load_model(experiment.model, workdir / "checkpoints", step=step)
 
 

@@ -32,6 +32,7 @@ class EncoderModel(NamedTuple):
       image_size, num_text_features, num_bits: S, T, K.
       vocabulary: the T words; empty where unknown or where text is not a bag.
       digest: 12 hex digits that tell one model from another.
+      label_names: the labels it was trained on; empty where unknown.
     """
 
     relaxed: Callable
@@ -40,6 +41,7 @@ class EncoderModel(NamedTuple):
     num_bits: int
     vocabulary: tuple[str, ...]
     digest: str
+    label_names: tuple[str, ...] = ()
 
 
 def load_model_file(path: pathlib.Path) -> EncoderModel:
@@ -94,6 +96,7 @@ def _from_program(path):
         num_bits=exported.out_avals[1].shape[1],
         vocabulary=tuple(facts.get("vocabulary", ())),
         digest=_digest(path),
+        label_names=tuple(facts.get("label_names", ())),
     )
 
 
@@ -134,6 +137,7 @@ def _from_weights(path):
         num_bits=facts["num_bits"],
         vocabulary=tuple(facts["vocabulary"]),
         digest=_digest(path),
+        label_names=tuple(facts.get("label_names", ())),
     )
 
 

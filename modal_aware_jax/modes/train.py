@@ -9,6 +9,7 @@ from modal_aware_jax.build import Experiment, choose
 from modal_aware_jax.data import pipeline, protocol
 from modal_aware_jax.modes.encoder import Encoder, lower_maps
 from modal_aware_jax.modes.evaluate import report_run
+from modal_aware_jax.modes.reading import keep_reading
 from modal_aware_jax.retrieval.metrics import average_precision
 from modal_aware_jax.training import devices
 from modal_aware_jax.training import update as updates
@@ -45,6 +46,7 @@ def fit_run(experiment: Experiment, workdir: pathlib.Path):
         with explain_write_errors(workdir):
             workdir.mkdir(parents=True, exist_ok=True)
             protocol.save_split(workdir / "split.json", parts, pairs.ids)
+            keep_reading(experiment, workdir)
     mesh = devices.device_mesh(experiment.tensor_parallel)
     devices.check_batch_size(experiment.batch_size, mesh)
     maps = lower_maps(experiment)

@@ -1,0 +1,69 @@
+"""How a run reads its data, kept with it: the words and labels by name, in their order.
+
+A network knows words and labels by position alone. Data that changed may have as many
+of them as before, in another order: that is told, never trained or encoded.
+"""
+
+import json
+import os
+import pathlib
+
+from modal_aware_jax.build import Experiment
+
+FILE = "reading.json"
+SHOWN = 5
+
+
+def keep_reading(experiment: Experiment, workdir: pathlib.Path) -> None:
+    """Writes the file, or compares it with what is there already."""
+    check_reading(experiment, workdir)
+    partial = workdir / f".{FILE}.{os.getpid()}.partial"
+    partial.write_text(json.dumps(_facts(experiment), indent=0), "utf-8")
+    partial.replace(workdir / FILE)
+
+
+def check_reading(experiment: Experiment, workdir: pathlib.Path) -> None:
+    """Raises a ValueError where the run's words or labels are not the experiment's.
+
+    Runs of before this file was kept are taken as they are.
+    """
+    path = workdir / FILE
+    if not path.is_file():
+        return
+    try:
+        saved = json.loads(path.read_text("utf-8"))
+        saved = {name: list(saved[name]) for name in ("vocabulary", "label_names")}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} is damaged ({error!r}). Delete it if the data is as it was."
+        ) from error
+    for name, now in _facts(experiment).items():
+        before = saved[name]
+        if before == now:
+            continue
+        gone = [word for word in before if word not in set(now)]
+        new = [word for word in now if word not in set(before)]
+        what = "words" if name == "vocabulary" else "labels"
+        change = (
+            "in another order"
+            if not gone and not new
+            else (f"without {_some(gone)} and with {_some(new)}")
+        )
+        raise ValueError(
+            f"The run in {workdir} knows {len(before)} {what}; the data now has "
+            f"{len(now)}, {change}. Use the data and options of that run, or another "
+            "--workdir. Other data is encoded by an exported model: --model=FOLDER."
+        )
+
+
+def _facts(experiment):
+    pairs = experiment.collection
+    return {
+        "vocabulary": list(pairs.vocabulary),
+        "label_names": list(pairs.label_names),
+    }
+
+
+def _some(words):
+    more = f" and {len(words) - SHOWN} more" if len(words) > SHOWN else ""
+    return (", ".join(map(repr, words[:SHOWN])) or "none") + more
