@@ -112,7 +112,14 @@ def test_a_run_encodes_all_of_its_collection_in_its_own_words(tmp_path, kind):
 
 def test_labels_match_by_name():
     pairs = Collection(
-        "two", "ab", [b"", b""], np.eye(2), ["", ""], np.eye(2), (), ("sea", "dog")
+        "two",
+        ["a", "b"],
+        [b"", b""],
+        np.eye(2),
+        ["", ""],
+        np.eye(2),
+        (),
+        ("sea", "dog"),
     )
     assert in_label_names(pairs, ("sea", "dog")) is pairs
     assert in_label_names(pairs, ()) is pairs
@@ -122,7 +129,14 @@ def test_labels_match_by_name():
 
 def test_data_in_another_order_is_told(tmp_path):
     pairs = Collection(
-        "two", "ab", [b"", b""], np.eye(2), ["", ""], np.eye(2), (), ("sea", "dog")
+        "two",
+        ["a", "b"],
+        [b"", b""],
+        np.eye(2),
+        ["", ""],
+        np.eye(2),
+        (),
+        ("sea", "dog"),
     )
     check_reading(Run(pairs, None), tmp_path)  # a run of before the file was kept
     keep_reading(Run(pairs, None), tmp_path)

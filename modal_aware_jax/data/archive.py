@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Sequence
 
 from modal_aware_jax.data.problems import Problem
+from modal_aware_jax.data.regular_file import check_size, read_regular
 
 
 class Files:
@@ -65,7 +66,8 @@ class Files:
         """The content; OSError or zipfile.BadZipFile where it cannot be read."""
         archive, member = self._readers[name]
         if archive is None:
-            return pathlib.Path(member).read_bytes()
+            return read_regular(member)
+        check_size(member.file_size)  # what a member of a zip bomb would become
         return archive.read(member)
 
     def where(self, name: str) -> str:

@@ -4,6 +4,8 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from modal_aware_jax.data.problems import shorten
+
 IMAGE = tuple("image images image_path file_name filename path img photo".split())
 TEXT = ("text", "caption", "captions", "sentence", "sentences", "title", "tags", "raw")
 LABEL = ("labels", "label", "category", "categories", "class", "classes")
@@ -65,9 +67,9 @@ def choose_columns(
             f"for the {what} ({', '.join(usual[what][:4])}, ...)" for what in nameless
         )
         raise ValueError(
-            f"{where}: the table has no column {lacks}; it has "
-            f"{', '.join(map(repr, found)) or 'none'}. Rename a column, or name the "
-            "ones to read with --config.data.options.image_column=NAME, "
+            f"{where}: the table has no column {shorten(lacks)}; it has "
+            f"{shorten(', '.join(map(repr, found))) or 'none'}. Rename a column, or "
+            "name the ones to read with --config.data.options.image_column=NAME, "
             "--config.data.options.text_column=NAME, "
             "--config.data.options.label_column=NAME."
         )
@@ -108,6 +110,6 @@ def _matching(where, patterns, found):
             raise ValueError(
                 f"{where}: the table has no column {pattern!r} of "
                 f"--config.data.options.label_columns; it has "
-                f"{', '.join(map(repr, found))}."
+                f"{shorten(', '.join(map(repr, found)))}."
             )
         yield from names

@@ -42,6 +42,8 @@ from modal_aware_jax.data.problems import Problem
 from modal_aware_jax.data.readers.tables import PARTS, find_tables
 
 NAME = "folder"
+MAX_ID = 1000  # characters: all ids take as much memory as the longest
+MAX_LABEL_CELLS = 1 << 31  # of the table of labels
 
 
 def load(
@@ -187,6 +189,12 @@ def _scan(
             good.append((item, words, labels, part))
     if label_names is None:
         label_names = in_order(name for _, _, labels, _ in good for name in labels)
+    if len(label_names) * len(good) > MAX_LABEL_CELLS:
+        raise ValueError(
+            f"folder.load: {len(label_names):,} labels of {len(good):,} pairs are no "
+            "labels to learn from. Name the column that holds them with "
+            "--config.data.options.label_column=NAME."
+        )
     if vocabulary is None and good:
         documents = [words for _, words, _, _ in good]
         vocabulary = words_of.tag_vocabulary(
@@ -250,6 +258,8 @@ def _part(item):
 def _check(item, words, labels, known, seen, allow_empty_text):
     if item.image is None:
         raise RowError("missing image", "the row names no image")
+    if len(item.id) > MAX_ID:
+        raise RowError("malformed line", f"an id of {len(item.id):,} characters")
     if item.id in seen:
         message = f"id {item.id!r} was used before, at {seen[item.id]}"
         raise RowError("duplicate id", message)

@@ -14,6 +14,7 @@ M. Grubinger et al.: The IAPR TC-12 benchmark, 2006. H. J. Escalante et al.: The
 segmented and annotated IAPR TC-12 benchmark, 2010.
 """
 
+import functools
 import os
 import re
 from collections import Counter
@@ -23,10 +24,12 @@ from typing import NamedTuple
 from modal_aware_jax.data import text as words_of
 from modal_aware_jax.data.collection import Collection
 from modal_aware_jax.data.given_names import given_names
+from modal_aware_jax.data.image_places import OutsideError, inside
 from modal_aware_jax.data.labels import LabelError, split_labels
 from modal_aware_jax.data.prepare import Pair, Scan, load_or_prepare, source_directory
 from modal_aware_jax.data.problems import DataProblems, Problem
 from modal_aware_jax.data.readers.delimited import read_delimited
+from modal_aware_jax.data.regular_file import read_regular
 
 NAME = "iapr_tc12"
 ANNOTATIONS = "annotations_complete_eng"
@@ -236,12 +239,16 @@ def _scan(
     label_at = {label: i for i, label in enumerate(label_names)}
     pairs = []
     for number, annotation, words in good:
-        path = root / annotation.image
+        try:
+            path = inside(annotation.image, root)
+        except OutsideError as error:
+            problems.append(Problem("outside path", str(seen[number]), str(error)))
+            continue
         caption = f"{annotation.title}: {annotation.description}"
         pairs.append(
             Pair(
                 id=str(number),
-                read_image=path.read_bytes,
+                read_image=functools.partial(read_regular, path),
                 where=f"{path} ({seen[number]})",
                 caption=caption.removeprefix(": "),
                 text=words_of.word_indices(words, word_at),

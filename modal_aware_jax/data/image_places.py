@@ -57,7 +57,7 @@ def place_of(cell: Any, directory: pathlib.Path, table: pathlib.Path) -> Place |
         raise ValueError(f"{name!r} is no path")
     if "://" in name:
         raise ValueError(f"{name} is an address: download the image into the folder")
-    path = _inside(name, directory)
+    path = inside(name, directory)
     home = table.parent
     places = [path]
     if not path.is_absolute() or not os.path.isabs(name):
@@ -68,14 +68,18 @@ def place_of(cell: Any, directory: pathlib.Path, table: pathlib.Path) -> Place |
     return Place(name, str(found), lambda: read_regular(found), False)
 
 
-def _inside(name, directory):
-    """The path, as written, below the directory; OutsideError where it is not."""
+def inside(name: str, directory: pathlib.Path) -> pathlib.Path:
+    """The path, as written, below the directory; OutsideError where it is not.
+
+    Example:
+      >>> inside("more/a.jpg", pathlib.Path("/photos")).as_posix()
+      '/photos/more/a.jpg'
+    """
     root = os.path.abspath(directory)
     full = os.path.normpath(os.path.join(root, name))
     if os.path.commonpath([root, full]) != root or full == root:
         raise OutsideError(
-            f"{name} leads out of {directory}: point --config.data.dir=FOLDER at a "
-            "folder that holds all images, or move the image into it"
+            f"{name} leads out of {directory}; the data folder must hold all images"
         )
     return directory / os.path.relpath(full, root)
 

@@ -16,6 +16,7 @@ T.-S. Chua et al.: NUS-WIDE, a real-world web image database from National Unive
 of Singapore, CIVR 2009.
 """
 
+import functools
 import os
 import pathlib
 from collections import Counter
@@ -26,8 +27,10 @@ import numpy as np
 from modal_aware_jax.data import text
 from modal_aware_jax.data.collection import Collection
 from modal_aware_jax.data.given_names import given_names
+from modal_aware_jax.data.image_places import OutsideError, inside
 from modal_aware_jax.data.prepare import Pair, Scan, load_or_prepare, source_directory
 from modal_aware_jax.data.problems import DataProblems, Problem
+from modal_aware_jax.data.regular_file import read_regular
 
 NAME = "nus_wide"
 LIST_FOLDERS = (".", "ImageList", "Imagelist", "image_list")
@@ -192,11 +195,15 @@ def _scan(found, num_labels, label_names, keep_untagged, keep_unlabelled):
             counts["pairs left out: none of the tags"] += 1
         else:
             path = images.get(name) or images.get(name.rsplit("/", 1)[-1])
-            path = path or found["images"] / name
+            try:
+                path = path or inside(name, found["images"])
+            except OutsideError as error:
+                problems.append(Problem("outside path", where, str(error)))
+                continue
             pairs.append(
                 Pair(
                     id=name.rsplit(".", 1)[0],
-                    read_image=path.read_bytes,
+                    read_image=functools.partial(read_regular, path),
                     where=f"{path} ({where})",
                     caption=", ".join(vocabulary[i] for i in bag),
                     text=bag,

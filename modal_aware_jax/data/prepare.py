@@ -150,7 +150,8 @@ def fingerprint(name: str, inputs: Iterable[pathlib.Path], options: dict) -> str
     digest = hashlib.sha256(
         json.dumps([FORMAT, name, options], sort_keys=True).encode()
     )
-    for path in sorted(pathlib.Path(path).resolve() for path in inputs):
+    # Unlike Path.resolve, realpath bears links that lead in a circle.
+    for path in sorted(pathlib.Path(os.path.realpath(path)) for path in inputs):
         for line in _file_facts(path):
             digest.update(line.encode("utf-8", "surrogateescape"))
     return digest.hexdigest()[:16]

@@ -29,6 +29,18 @@ ADVICE = {
 }
 
 
+def shorten(text: str, length: int = 400) -> str:
+    """A text's beginning and end on one line, where it is longer than any message.
+
+    Example:
+      >>> shorten("a" * 100, 7)
+      'aaa…aaa'
+    """
+    text = " ".join(str(text).split())
+    half = length // 2
+    return text if len(text) <= length else f"{text[:half]}…{text[-half:]}"
+
+
 class Problem(NamedTuple):
     """One thing that is wrong.
 
@@ -43,7 +55,7 @@ class Problem(NamedTuple):
     message: str
 
     def __str__(self):
-        return f"{self.where}: {self.message}"
+        return f"{shorten(self.where)}: {shorten(self.message)}"
 
 
 class DataProblems(ValueError):

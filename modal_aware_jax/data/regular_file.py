@@ -7,18 +7,18 @@ import stat
 MAX_BYTES = 1 << 29  # of one image file: 512 MiB
 
 
-def read_regular(path: str | os.PathLike) -> bytes:
+def read_regular(path: str | os.PathLike, *, limit: int = MAX_BYTES) -> bytes:
     """The content of a plain file, or of the one a link ends at.
 
     Raises:
       OSError: it cannot be read, is a device, a pipe or a folder (reading some of these
-        never ends), or is larger than `MAX_BYTES`.
+        never ends), or has more bytes than `limit`.
     """
     path = pathlib.Path(path)
     facts = os.stat(path)
     if not stat.S_ISREG(facts.st_mode):
         raise OSError("it is no plain file")
-    check_size(facts.st_size)
+    check_size(facts.st_size, limit)
     return path.read_bytes()
 
 
@@ -33,7 +33,7 @@ def read_part(path: str | os.PathLike, offset: int, size: int) -> bytes:
     return content
 
 
-def check_size(size: int) -> None:
+def check_size(size: int, limit: int = MAX_BYTES) -> None:
     """OSError where a file or member is too large for an image."""
-    if size > MAX_BYTES:
-        raise OSError(f"it has {size:,} bytes; at most {MAX_BYTES:,} are read")
+    if size > limit:
+        raise OSError(f"it has {size:,} bytes; at most {limit:,} are read")

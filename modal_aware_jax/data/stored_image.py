@@ -95,7 +95,10 @@ def _open(encoded):
     """
     with _FILTERS, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        image = Image.open(io.BytesIO(encoded))
+        Image.init()
+        # An EPS file is a program, which PIL hands to Ghostscript.
+        kinds = [kind for kind in Image.ID if kind != "EPS"]
+        image = Image.open(io.BytesIO(encoded), formats=kinds)
         try:
             orientation = image.getexif().get(0x0112)
         except Exception:  # a block that PIL cannot make anything of

@@ -7,11 +7,13 @@ from collections.abc import Callable
 import jax
 import numpy as np
 from flax import nnx
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from modal_aware_jax.build import Experiment
 from modal_aware_jax.data import pipeline
 from modal_aware_jax.data.collection import Collection
+from modal_aware_jax.data.regular_file import read_regular
+from modal_aware_jax.data.stored_image import ImageProblem, to_stored
 from modal_aware_jax.data.text_vectors import BagOfWords
 from modal_aware_jax.hashing.encode import encode
 from modal_aware_jax.modes.encode import (
@@ -179,8 +181,9 @@ def open_index(
 
 def _read(path, size):
     try:
-        return pipeline.resize(pipeline.decode(path.read_bytes()), size)
-    except (OSError, UnidentifiedImageError) as error:
+        stored, _ = to_stored(read_regular(path), None)  # upright, as the collection's
+        return pipeline.resize(pipeline.decode(stored), size)
+    except (OSError, ImageProblem) as error:
         raise ValueError(
             f"search: {path} cannot be read as an image ({error}). Give a JPEG or PNG "
             "file with --image."

@@ -3,11 +3,13 @@
 import os
 import pathlib
 
+from modal_aware_jax.data.problems import Problem
 from modal_aware_jax.data.readers.rows import Row, Table, not_utf8
 from modal_aware_jax.data.regular_file import read_regular
 
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm")
 TEXTS = (".txt", ".caption")
+MAX_TEXT = 1 << 20  # bytes
 
 
 def has_captions(directory: pathlib.Path) -> bool:
@@ -29,9 +31,13 @@ def read_captions(directory: pathlib.Path) -> Table:
             cells["folder"] = image.parent.name
         try:
             if text is not None:
-                cells["text"] = read_regular(text).decode("utf-8-sig").strip()
+                content = read_regular(text, limit=MAX_TEXT)
+                cells["text"] = content.decode("utf-8-sig").strip()
         except UnicodeDecodeError:
             problems.append(not_utf8(str(text)))
+            continue
+        except OSError as error:
+            problems.append(Problem("unreadable file", str(text), str(error)))
             continue
         rows.append(Row(str(text or image), cells))
     return Table(rows, problems, ("image", "text", "folder"), {})

@@ -13,7 +13,7 @@ from typing import Any
 
 from modal_aware_jax.data.problems import Problem
 from modal_aware_jax.data.readers.jsonl import columns_of, keep_object
-from modal_aware_jax.data.readers.rows import Row, Table
+from modal_aware_jax.data.readers.rows import Row, Table, is_utf8
 
 
 def read_json(paths: Sequence[pathlib.Path]) -> Table:
@@ -48,7 +48,10 @@ class _Lines(list):
 
 def _load(path) -> Any:
     try:
-        return json.loads(path.read_bytes().decode("utf-8-sig"))
+        content = json.loads(path.read_bytes().decode("utf-8-sig"))
+        if not is_utf8(json.dumps(content, ensure_ascii=False)):
+            raise ValueError("it has half a surrogate pair")
+        return content
     except (ValueError, RecursionError) as error:  # no UTF-8 is a ValueError, too
         raise ValueError(
             f"{path}: cannot be read as JSON ({error}). Save it as one JSON value in "
@@ -81,6 +84,13 @@ def _add_images(path, content, by_name, names, rows, problems):
     _add_annotations(path, content, by_id, names, problems)
 
 
+def _items(path, content, name):
+    items = content.get(name) or []
+    if not isinstance(items, list):
+        raise ValueError(f"{path}: `{name}` must be a list, not {items!r:.40}.")
+    return items
+
+
 def _file_name(item):
     """The path of an image: Karpathy's COCO split has its folder apart."""
     if not isinstance(item, dict):
@@ -100,14 +110,14 @@ def _add_text(row, text):
 def _add_annotations(path, content, by_id, names, problems):
     categories = {
         str(item.get("id")): str(item.get("name"))
-        for item in content.get("categories") or ()
+        for item in _items(path, content, "categories")
         if isinstance(item, dict)
     }
     names.update(dict.fromkeys(categories.values()))
     if categories:
         for row in by_id.values():
             row.cells.setdefault("labels", [])
-    for number, item in enumerate(content.get("annotations") or (), start=1):
+    for number, item in enumerate(_items(path, content, "annotations"), start=1):
         where = f"{path} annotation {number}"
         row = by_id.get(str(item.get("image_id"))) if isinstance(item, dict) else None
         if row is None:
@@ -120,5 +130,5 @@ def _add_annotations(path, content, by_id, names, problems):
             if name is None:
                 message = f"category {item['category_id']} is none of the categories"
                 problems.append(Problem("unknown label", where, message))
-            elif name not in row.cells["labels"]:
+            elif name not in row.cells.setdefault("labels", []):
                 row.cells["labels"].append(name)

@@ -4,7 +4,7 @@ import csv
 import io
 import pathlib
 
-from modal_aware_jax.data.problems import Problem
+from modal_aware_jax.data.problems import Problem, shorten
 from modal_aware_jax.data.readers.rows import Row, Table, is_utf8, not_utf8
 
 
@@ -54,7 +54,7 @@ def _header(path, cells):
     header = [cell.strip() for cell in cells]
     repeated = sorted({name for name in header if header.count(name) > 1})
     if repeated or not all(map(is_utf8, header)):
-        what = f"{', '.join(map(repr, repeated))} is there twice"
+        what = f"{shorten(', '.join(map(repr, repeated)))} is there twice"
         raise ValueError(
             f"{path}: the header must name each column once, in UTF-8"
             f"{', but ' + what if repeated else ''}. Rename a column."

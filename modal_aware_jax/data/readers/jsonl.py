@@ -23,13 +23,11 @@ def read_jsonl(path: pathlib.Path) -> Table:
         if not line.strip():
             continue
         try:
-            cells = json.loads(line.decode("utf-8-sig"))
+            keep_object(json.loads(line.decode("utf-8-sig")), where, rows, problems)
         except UnicodeDecodeError:
             problems.append(not_utf8(where))
         except (ValueError, RecursionError) as error:  # numbers of 5,000 digits, too
             problems.append(Problem("malformed line", where, f"no JSON: {error}"))
-        else:
-            keep_object(cells, where, rows, problems)
     if not rows and not problems:
         raise ValueError(f"{path}: the table is empty.")
     return Table(rows, problems, columns_of(rows), {})

@@ -27,7 +27,8 @@ NAMES = {
     "label": ("lall", "labels", "label", "l"),
 }
 BATCH = 16  # images read at a time
-MAX_CELLS = 1 << 31  # of a table of tags or labels
+MAX_CELLS = 1 << 29  # of a table of tags or labels
+MAX_PIXELS = 1 << 24  # of an image
 
 
 class Variable(NamedTuple):
@@ -196,7 +197,8 @@ def _ones(variable, length):
     """The columns of each pair that hold a 1 -> list of int arrays."""
     table = _read(variable)
     axes = [axis for axis, size in enumerate(table.shape) if size == length]
-    if table.ndim != 2 or not axes or not np.isin(table, (0, 1)).all():
+    binary = table.dtype.kind in "biuf" and np.isin(table, (0, 1)).all()
+    if table.ndim != 2 or not axes or not binary:
         raise ValueError(
             f"{variable}: expected a table of 0 and 1 with a row or column for each of "
             f"{length} pairs."
@@ -212,7 +214,7 @@ def _layout(images, length):
     shape = images.shape
     pair = [axis for axis, size in enumerate(shape) if size == length]
     colour = [axis for axis, size in enumerate(shape) if size == 3]
-    if len(shape) != 4 or not pair or not colour:
+    if len(shape) != 4 or not pair or not set(colour) - {pair[0]}:
         raise ValueError(
             f"{images}: expected images [{length}, height, width, 3], in any order of "
             "the axes. Features of images cannot be read: give the images themselves."
@@ -226,6 +228,8 @@ def _layout(images, length):
     if shape[colour] != 3:
         colour = next(axis for axis in range(4) if shape[axis] == 3 and axis != pair)
     sides = [axis for axis in range(4) if axis not in (pair, colour)]
+    if shape[sides[0]] * shape[sides[1]] > MAX_PIXELS:
+        raise ValueError(f"{images}: images of so many pixels are not read.")
     if images.is_hdf5 and _from_matlab(images):
         sides.reverse()
     return (pair, *sides, colour)
@@ -235,7 +239,7 @@ def _from_matlab(images):
     """Whether MATLAB wrote it, which h5py shows with all axes in reverse."""
     import h5py
 
-    with h5py.File(images.path, "r") as file:
+    with _explained(images.path, "h5py"), h5py.File(images.path, "r") as file:
         return "MATLAB_class" in file[images.name].attrs
 
 

@@ -7,10 +7,12 @@ names of class numbers in the schema's metadata under `huggingface`.
 import json
 import pathlib
 
+from modal_aware_jax.data.problems import shorten
 from modal_aware_jax.data.readers.rows import Row, Table
 from modal_aware_jax.data.readers.window import Window
 
 BATCH = 32  # images decoded at a time
+MAX_PLAIN = 4 << 30  # bytes of texts, labels and all else that is no image
 
 
 def read_parquet(path: pathlib.Path) -> Table:
@@ -19,7 +21,6 @@ def read_parquet(path: pathlib.Path) -> Table:
     A class number becomes its name where the schema names them; −1 there means that
     the label is missing, as the hub has it.
     """
-    import pyarrow
     import pyarrow.parquet
 
     try:
@@ -27,19 +28,17 @@ def read_parquet(path: pathlib.Path) -> Table:
             schema = file.schema_arrow
             images = [field.name for field in schema if _holds_images(field.type)]
             plain = [name for name in schema.names if name not in images]
+            _check_size(path, file.metadata, plain)
             cells = file.read(columns=plain).to_pylist()
-            length = file.metadata.num_rows
         paths = {
             name: _paths(path, name) if _is_struct(schema.field(name).type) else {}
             for name in images
         }
-    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
+    except Exception as error:  # a damaged file makes Arrow raise nearly anything
         raise ValueError(
             f"{path}: cannot be read as Parquet ({_first_line(error)}). Write or copy "
             "it again."
         ) from error
-    if len(cells) != length:  # no plain column, so nothing told how many rows
-        cells = [{} for _ in range(length)]
     for name in images:
         window = Window(lambda name=name: _batches(path, name))
         for row, there in enumerate(cells):
@@ -55,12 +54,11 @@ def read_parquet(path: pathlib.Path) -> Table:
 
 def holds_images(path: pathlib.Path) -> bool:
     """Whether the images are in the file itself; False where it cannot be read."""
-    import pyarrow
     import pyarrow.parquet
 
     try:
         schema = pyarrow.parquet.read_schema(path)
-    except (pyarrow.ArrowException, OSError, ValueError):
+    except Exception:  # reading it will say what is wrong
         return False
     return any(_holds_images(field.type) for field in schema)
 
@@ -153,5 +151,23 @@ def _named(cell, names):
     return cell  # to be told: it is none of the names
 
 
+def _check_size(path, metadata, columns):
+    """Refuses texts and labels that would fill the memory, or none at all."""
+    if not columns:
+        raise ValueError("it has no column beside the images")
+    size = 0
+    for group in range(metadata.num_row_groups):
+        chunks = metadata.row_group(group)
+        for i in range(chunks.num_columns):
+            chunk = chunks.column(i)
+            if chunk.path_in_schema.split(".")[0] in columns:
+                size += chunk.total_uncompressed_size
+    if size > MAX_PLAIN:
+        raise ValueError(
+            f"its columns beside the images hold {size:,} bytes, at most "
+            f"{MAX_PLAIN:,} are read"
+        )
+
+
 def _first_line(error):
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    return shorten((str(error).splitlines() or [type(error).__name__])[0])

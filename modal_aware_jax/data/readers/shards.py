@@ -34,7 +34,11 @@ def read_shard(path: pathlib.Path) -> Table:
     size = path.stat().st_size
     try:
         with tarfile.open(path, "r:") as archive:
+            last = -1
             for member in archive:
+                if member.size < 0 or archive.offset <= last:
+                    raise tarfile.ReadError("a header leads back")  # without end
+                last = archive.offset
                 end = member.offset_data + member.size
                 if not member.isreg() or member.issparse():
                     if not member.isdir():
@@ -53,7 +57,7 @@ def read_shard(path: pathlib.Path) -> Table:
                     members.setdefault(kind.lower(), member)
             else:
                 problems += _ending(path, archive.offset, size)
-    except (tarfile.TarError, OSError, ValueError, EOFError) as error:
+    except Exception as error:  # a damaged header makes tarfile raise nearly anything
         if not groups:
             raise ValueError(f"{path}: {_why(path, error)}") from error
         problems.append(_cut(path, size, error))
@@ -91,8 +95,8 @@ def _add(path, key, members, rows, problems):
                 message = f"{member.name} has {member.size:,} bytes of text"
                 problems.append(Problem("malformed line", where, message))
                 return
-            content = _embedded(path, member).read()
             try:
+                content = _embedded(path, member).read()
                 text = content.decode("utf-8-sig").strip()
                 if last == "json":
                     _add_json(text, cells)
@@ -103,7 +107,7 @@ def _add(path, key, members, rows, problems):
             except UnicodeDecodeError:
                 problems.append(not_utf8(f"{member.name} in {path}"))
                 return
-            except (ValueError, RecursionError) as error:
+            except (OSError, ValueError, RecursionError) as error:
                 place, message = f"{member.name} in {path}", f"no JSON object: {error}"
                 problems.append(Problem("malformed line", place, message))
                 return

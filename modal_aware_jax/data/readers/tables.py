@@ -173,7 +173,7 @@ def _named(directory, table):
     for name in filter(None, (part.strip() for part in table.split(","))):
         found = [directory / name]
         if not found[0].is_file() and any(sign in name for sign in "*?["):
-            found = sorted(path for path in directory.glob(name) if path.is_file())
+            found = sorted(path for path in _matching(directory, name))
         if not found or not found[0].is_file():
             raise ValueError(f"folder.load: there is no table {directory / name}.")
         paths += found
@@ -185,6 +185,16 @@ def _named(directory, table):
             f"--config.data.options.table={table}: files of one kind are read together."
         )
     return list(dict.fromkeys(paths))
+
+
+def _matching(directory, pattern):
+    try:
+        return [path for path in directory.glob(pattern) if path.is_file()]
+    except (NotImplementedError, ValueError) as error:  # a pattern from the root
+        raise ValueError(
+            f"--config.data.options.table={pattern}: {error}. Patterns are of names "
+            f"in {directory}."
+        ) from error
 
 
 def _check_suffix(path):
