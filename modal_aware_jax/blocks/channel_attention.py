@@ -7,7 +7,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from modal_aware_jax.backbones.image_vector import mean_over_positions
-from modal_aware_jax.blocks.kernel_network import SMALL, check_pair
+from modal_aware_jax.blocks.kernel_network import check_pair
+
+# A thousandth of what layers start from: enough for the layer before to learn at once.
+NEARLY_ZERO = nnx.initializers.variance_scaling(1e-6, "fan_in", "truncated_normal")
 
 
 def mean_one_softmax(logits):
@@ -104,9 +107,9 @@ class SqueezedChannelAttention(nnx.Module):
 
     Attributes:
       gate: as in `ChannelAttention`.
-      logit_init: of the weights that give the logits: small by default, so that gates
-        start nearly even; zeros give every sample the same gates at the start, with
-        `double_sigmoid` gates of one.
+      logit_init: of the weights that give the logits: nearly zero by default, so that
+        gates start nearly even; zeros give every sample the same gates at the start,
+        with `double_sigmoid` gates of one.
     """
 
     def __init__(
@@ -116,7 +119,7 @@ class SqueezedChannelAttention(nnx.Module):
         *,
         squeeze_features: int = 128,
         gate=nnx.softmax,
-        logit_init=SMALL,
+        logit_init=NEARLY_ZERO,
         dtype=None,
         rngs: nnx.Rngs,
     ):
