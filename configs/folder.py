@@ -67,6 +67,7 @@ def _open_sizes():
 
 def _from_scratch(choice):
     return {
+        "task": "hashing",
         "seed": choice["seed"],
         "data": {
             "source": "folder",

@@ -20,6 +20,7 @@ def get_config(arg: str = "") -> ConfigDict:
     choice = parse_arguments(arg, method=("modal_aware", *METHODS), bits=32, seed=0)
     return ConfigDict(
         {
+            "task": "hashing",
             "seed": choice["seed"],
             "data": {
                 "source": "shapes",

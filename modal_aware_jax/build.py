@@ -1,8 +1,8 @@
 """From a config to the parts of an experiment: names become constructors here.
 
-The tables `SOURCES`, `BACKBONES`, `METHODS` and `LOSSES` have a file each in the folder
-`experiment`, and so has every step from them to an experiment. Nothing else reads a
-config; what is built holds plain values and functions.
+The tables `TASKS`, `SOURCES`, `BACKBONES`, `METHODS` and `LOSSES` have a file each in
+the folder `experiment`, and so has every step from them to an experiment. Tasks apart,
+nothing else reads a config; what is built holds plain values and functions.
 """
 
 from modal_aware_jax.experiment.arguments import parse_arguments as parse_arguments
@@ -17,7 +17,6 @@ from modal_aware_jax.experiment.inputs import normalizer as normalizer
 from modal_aware_jax.experiment.lookup import choose as choose
 from modal_aware_jax.experiment.losses import LOSSES as LOSSES
 from modal_aware_jax.experiment.losses import default_options as default_options
-from modal_aware_jax.experiment.losses import settled as settled
 from modal_aware_jax.experiment.methods import BLOCKS as BLOCKS
 from modal_aware_jax.experiment.methods import METHODS as METHODS
 from modal_aware_jax.experiment.methods import model as model
@@ -34,3 +33,7 @@ from modal_aware_jax.experiment.sources import collection as collection
 from modal_aware_jax.experiment.sources import every_item as every_item
 from modal_aware_jax.experiment.sources import leaves_out as leaves_out
 from modal_aware_jax.experiment.sources import reader_options as reader_options
+from modal_aware_jax.experiment.tasks import TASKS as TASKS
+from modal_aware_jax.experiment.tasks import choose_method as choose_method
+from modal_aware_jax.experiment.tasks import settled as settled
+from modal_aware_jax.experiment.tasks import task_of as task_of

@@ -106,7 +106,7 @@ def run(args) -> None:
         _print_found(found, workdir)
         return
     if is_first():
-        print(format_results({experiment.name: results}))
+        print(experiment.task.text({experiment.name: results}))
         print(f"The report is {workdir / 'report' / 'index.html'}")
 
 

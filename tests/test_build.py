@@ -7,7 +7,7 @@ import pytest
 
 from modal_aware_jax import build
 from modal_aware_jax.data.protocol import split
-from modal_aware_jax.modes.train import validation_database
+from modal_aware_jax.tasks.hashing import validation_database
 
 
 def test_words_are_dropped_at_the_rate_and_never_added():

@@ -15,10 +15,12 @@ from modal_aware_jax import build, compare
 from modal_aware_jax.compare import __main__ as command
 from modal_aware_jax.compare import run as running
 from modal_aware_jax.compare.cells import Cell, Finished
-from modal_aware_jax.compare.published import published, table
-from modal_aware_jax.compare.summary import mean_result, summarise
+from modal_aware_jax.compare.summary import summarise
 from modal_aware_jax.compare.tables import grid_markdown, latex, long_markdown
 from modal_aware_jax.compare.view import CellsView
+from modal_aware_jax.report.published import published, table
+from modal_aware_jax.retrieval.evaluate import mean_evaluation
+from modal_aware_jax.tasks.hashing import HASHING
 from modal_aware_jax.training.errors import (
     Interrupted,
     NonFiniteLoss,
@@ -27,6 +29,7 @@ from modal_aware_jax.training.errors import (
 )
 from modal_aware_jax.training.progress import ProgressBar
 
+FLICKR = {"source": "flickr25k"}
 SHAPES = pathlib.Path(__file__).parent.parent / "configs" / "shapes.py"
 
 
@@ -239,7 +242,7 @@ def test_cells_of_another_config_are_left_out_and_named(config, tmp_path):
 
 
 def test_the_summary_by_hand(finished):
-    rows = summarise(finished, ["modal_aware", "gmu"], source="flickr25k")
+    rows = summarise(finished, ["modal_aware", "gmu"], HASHING, data=FLICKR)
     assert [(row["bits"], row["method"]) for row in rows] == [
         *((16, "modal_aware"), (64, "modal_aware"), (64, "gmu"))
     ]
@@ -257,12 +260,12 @@ def test_the_summary_by_hand(finished):
 
 def test_the_lead_is_over_the_seeds_of_both(finished):
     del finished[Cell("gmu", 64, 1)]
-    row = summarise(finished, ["modal_aware", "gmu"])[-1]
+    row = summarise(finished, ["modal_aware", "gmu"], HASHING)[-1]
     assert row["lead"] == pytest.approx(0.2) and row["lead_seeds"] == 1  # .3 and .1
     assert row["lead_low"] == pytest.approx(0.1)
     assert row["lead_high"] == pytest.approx(0.3)
     finished[Cell("gmu", 64, 5)] = finished.pop(Cell("gmu", 64, 0))
-    assert summarise(finished, ["modal_aware", "gmu"])[-1]["lead"] is None
+    assert summarise(finished, ["modal_aware", "gmu"], HASHING)[-1]["lead"] is None
 
 
 def test_curves_are_means_over_seeds():
@@ -270,7 +273,7 @@ def test_curves_are_means_over_seeds():
         0: Finished(result(0.2, 0.4, radius_recall=(0.0, 0.2, 1.0))),
         1: Finished(result(0.6, 0.4, radius_recall=(0.1, 0.4, 1.0))),
     }
-    mean = mean_result(cells)
+    mean = mean_evaluation([one.result for one in cells.values()])
     assert mean["map_expected"] == pytest.approx(0.4)
     assert mean["precision_at"] == {1: pytest.approx(0.4), 10: 0.5}
     np.testing.assert_allclose(mean["radius_recall"], [0.0, 0.3, 1.0])
@@ -310,14 +313,14 @@ def test_every_published_number_belongs_to_a_method():
 
 
 def test_the_tables_by_hand(finished):
-    rows = summarise(finished, ["modal_aware", "gmu"], source="flickr25k")
-    assert grid_markdown(rows) == (
+    rows = summarise(finished, ["modal_aware", "gmu"], HASHING, data=FLICKR)
+    assert grid_markdown(rows, "map") == (
         "| method | 16 bits | 64 bits |\n"
         "| --- | --- | --- |\n"
         "| modal-aware | **0.5000** | **0.6500 ± 0.0707** |\n"
         "| GMU | – | 0.4500 ± 0.0707 |\n"
     )
-    lines = long_markdown(rows, "modal-aware").splitlines()
+    lines = long_markdown(rows, "modal-aware", HASHING.comparison).splitlines()
     assert lines[2] == "| modal-aware | 16 | 0.5000 | 1 |  | 0.8564 |  |"
     assert lines[4] == (
         "| GMU | 64 | 0.4500 ± 0.0707 | 2 | +0.2000 (+0.2000 to +0.2000) | 0.8552 |"
@@ -326,8 +329,10 @@ def test_the_tables_by_hand(finished):
 
 
 def test_latex_by_hand(finished):
-    rows = summarise(finished, ["modal_aware", "gmu"], source="flickr25k")
-    assert latex(rows, caption="50 % & more", label="tab:map").splitlines() == [
+    rows = summarise(finished, ["modal_aware", "gmu"], HASHING, data=FLICKR)
+    assert latex(
+        rows, HASHING.comparison, caption="50 % & more", label="tab:map"
+    ).splitlines() == [
         r"\begin{table}",
         r"  \centering",
         r"  \caption{50 \% \& more}",
@@ -345,7 +350,12 @@ def test_latex_by_hand(finished):
         r"  \end{tabular}",
         r"\end{table}",
     ]
-    alone = latex(summarise(finished, ["gmu"]), caption="", label="tab:a")
+    alone = latex(
+        summarise(finished, ["gmu"], HASHING),
+        HASHING.comparison,
+        caption="",
+        label="tab:a",
+    )
     assert "published" not in alone and r"\begin{tabular}{lr}" in alone
 
 
@@ -429,7 +439,7 @@ def test_both_commands_live_in_one_process():
 def test_the_view_without_a_terminal(capsys, monkeypatch):
     now = [0.0]
     monkeypatch.setattr("modal_aware_jax.compare.view.time.monotonic", lambda: now[0])
-    with CellsView(4, 1, [None]) as view:
+    with CellsView(4, 1, [None], HASHING.comparison.headline) as view:
         view.start(Cell("gmu", 64, 0))
         with ProgressBar(10, label="train") as bar:
             now[0] = 600.0
@@ -454,7 +464,7 @@ def test_the_view_without_a_terminal(capsys, monkeypatch):
 def test_the_view_on_a_terminal(capsys, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "160")
-    with CellsView(2, 0) as view:
+    with CellsView(2, 0, (), HASHING.comparison.headline) as view:
         view.start(Cell("gmu", 64, 0))
         with ProgressBar(10, label="train") as bar:
             bar.update(5, "loss 0.5")

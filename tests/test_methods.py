@@ -115,7 +115,7 @@ def train(experiment, images):
 def map_of(experiment, model, images):
     pairs, parts = experiment.collection, experiment.split
     batch = batch_of(pairs, images, np.arange(len(pairs)))
-    codes = np.asarray(pack(binarize(jax.jit(experiment.relaxed)(model, batch))))
+    codes = np.asarray(pack(binarize(jax.jit(experiment.output)(model, batch))))
     return mean_average_precision(
         codes[parts.query],
         codes[parts.database],

@@ -39,6 +39,7 @@ ASSEMBLY = {
     "modes",
     "build",
     "experiment",
+    "tasks",
     "linen",
     "cli",
     "compare",
@@ -48,7 +49,7 @@ ASSEMBLY = {
 CONFIG_READERS = (
     *("main.py", "cli.py", "overrides.py", "modes/", "build.py", "compare/"),
     *("figures.py", "robustness.py"),
-    *("experiment/", "training/loop.py", "training/run.py"),
+    *("experiment/", "tasks/", "training/loop.py", "training/run.py"),
 )
 
 # These compute with jax and numpy alone, so any framework can use them.

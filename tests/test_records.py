@@ -20,7 +20,7 @@ def test_a_report_goes_on_elsewhere(tmp_path, config, finished):  # noqa: F811
     compare.write_comparison(tmp_path / "here", finished, config)
     there = tmp_path / "there"
     records = tmp_path / "here" / "cells.npz"
-    assert compare.unpack_records(records, there) == len(finished)
+    assert compare.unpack_records(records, there, config) == len(finished)
     found, left_out = compare.find_cells(config, there)
     assert not left_out and found.keys() == finished.keys()
     found[Cell("concat", 64, 0)] = Finished(result(0.1, 0.1), 5.0)
@@ -63,7 +63,7 @@ def test_what_is_there_is_kept_and_another_config_is_refused(
         compare.cell_config(config, cell), Finished(result(0.9, 0.9), 1.0)
     )
     compare.write_cell(tmp_path / cell.folder, own)
-    added = compare.unpack_records(tmp_path / "cells.npz", tmp_path)
+    added = compare.unpack_records(tmp_path / "cells.npz", tmp_path, config)
     assert added == len(finished) - 1
     found, _ = compare.find_cells(config, tmp_path)
     assert found[cell].result["map_expected"] == pytest.approx(0.9)
@@ -75,12 +75,12 @@ def test_what_is_there_is_kept_and_another_config_is_refused(
 @pytest.mark.parametrize(
     "content", [None, b"", b"no archive", b"PK\x03\x04 torn"], ids=str
 )
-def test_a_file_of_another_kind_is_one_message(tmp_path, content):
+def test_a_file_of_another_kind_is_one_message(tmp_path, config, content):  # noqa: F811
     path = tmp_path / "cells.npz"
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(ValueError, match=r"cells.npz holds no finished cells .*--rec"):
-        compare.unpack_records(path, tmp_path)
+        compare.unpack_records(path, tmp_path, config)
     np.savez(path, codes=np.zeros(3))
     with pytest.raises(ValueError, match="holds no finished cells"):
-        compare.unpack_records(path, tmp_path)
+        compare.unpack_records(path, tmp_path, config)

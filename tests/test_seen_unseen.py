@@ -8,12 +8,13 @@ from test_compare import config, result  # noqa: F401  fixtures
 
 from modal_aware_jax import compare
 from modal_aware_jax.compare.cells import Cell, Finished
-from modal_aware_jax.compare.summary import mean_result, summarise
+from modal_aware_jax.compare.summary import summarise
 from modal_aware_jax.compare.tables import grid_markdown, latex, long_markdown
 from modal_aware_jax.hashing.codes import pack
 from modal_aware_jax.report import format_results
 from modal_aware_jax.report import robustness as falls
-from modal_aware_jax.retrieval.evaluate import evaluate_parts
+from modal_aware_jax.retrieval.evaluate import evaluate_parts, mean_evaluation
+from modal_aware_jax.tasks.hashing import HASHING
 
 
 def brute_force(query, database, query_labels, database_labels):
@@ -82,7 +83,7 @@ def finished():
 
 
 def test_the_lead_on_unseen_pairs_by_hand(finished):
-    ours, theirs = summarise(finished, ["modal_aware", "gmu"])
+    ours, theirs = summarise(finished, ["modal_aware", "gmu"], HASHING)
     assert ours["map_seen"] == pytest.approx(0.8)
     assert ours["map_unseen"] == pytest.approx(0.45)
     assert ours["map_unseen_sd"] == pytest.approx(0.05 * 2**0.5)
@@ -95,27 +96,31 @@ def test_the_lead_on_unseen_pairs_by_hand(finished):
 
 
 def test_the_tables_have_both(finished):
-    rows = summarise(finished, ["modal_aware", "gmu"])
+    rows = summarise(finished, ["modal_aware", "gmu"], HASHING)
     assert "| GMU | **0.6000** |" in grid_markdown(rows, "map_unseen")
-    assert "| GMU | 0.4000 ± 0.0000 |" in grid_markdown(rows)
-    line = long_markdown(rows, "modal-aware").splitlines()[-1]
+    assert "| GMU | 0.4000 ± 0.0000 |" in grid_markdown(rows, "map")
+    line = long_markdown(rows, "modal-aware", HASHING.comparison).splitlines()[-1]
     assert "| 0.5000 | 0.6000 | -0.2000 (-0.2000 to -0.2000) |" in line
-    text = latex(rows, caption="", label="tab:a")
+    text = latex(rows, HASHING.comparison, caption="", label="tab:a")
     assert r"\multicolumn{1}{c}{measured, unseen pairs}" in text
     assert r"GMU & 0.4000 {\scriptsize$\pm$ 0.0000} & \textbf{0.6000} \\" in text
 
 
 def test_curves_of_unseen_pairs_are_means_over_the_cells_that_have_them(finished):
     cells = {cell.seed: one for cell, one in finished.items() if cell.method != "gmu"}
-    assert mean_result(cells)["unseen"]["map_expected"] == pytest.approx(0.45)
+    assert mean_evaluation([one.result for one in cells.values()])["unseen"][
+        "map_expected"
+    ] == pytest.approx(0.45)
     cells[2] = finished[Cell("gmu", 64, 1)]
-    assert "unseen" not in mean_result(cells)
+    assert "unseen" not in mean_evaluation([one.result for one in cells.values()])
 
 
 def test_parts_are_kept_and_carried(tmp_path, config, finished):  # noqa: F811
     compare.write_comparison(tmp_path / "here", finished, config)
     assert (tmp_path / "here" / "precision_recall_unseen_64.png").is_file()
-    assert compare.unpack_records(tmp_path / "here" / "cells.npz", tmp_path) == 4
+    assert (
+        compare.unpack_records(tmp_path / "here" / "cells.npz", tmp_path, config) == 4
+    )
     found, left_out = compare.find_cells(config, tmp_path)
     assert not left_out
     unseen = found[Cell("gmu", 64, 0)].result["unseen"]

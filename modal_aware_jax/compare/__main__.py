@@ -21,7 +21,7 @@ In the report: the table of means and standard deviations over seeds, published 
 beside it, against the first method intervals of a paired bootstrap over the queries,
 the ablation, and curves; as CSV, JSON, Markdown, LaTeX, PNG and one page.
 
-The methods are those of `experiment/methods.py`; `--methods=all` runs them all. Each is
+The methods are those of the config's task; `--methods=all` runs them all. Each is
 trained with its own loss, unless --config.loss.name names one for all.
 """
 
@@ -45,18 +45,23 @@ flags.DEFINE_bool("report_only", False, "Write the report of what is finished.")
 def run(args) -> None:
     """Runs all cells and writes the report."""
     from modal_aware_jax import compare
-    from modal_aware_jax.build import METHODS
+    from modal_aware_jax.build import task_of
 
     config = cli.needed_config(args)
     workdir = pathlib.Path(args.workdir or "runs/compare").expanduser()
-    methods = list(METHODS) if args.methods == ["all"] else args.methods
+    task = task_of(config)
+    methods = list(task.methods) if args.methods == ["all"] else args.methods
+    bits = [0]  # of a task without codes
+    if task.comparison.by_bits:
+        bits = _numbers("bits", args.bits, lowest=1)
     cells = itertools.product(
         methods,
-        _numbers("bits", args.bits, lowest=1),
+        bits,
         _numbers("seeds", args.seeds, lowest=0),
     )
     if args.records:
-        added = compare.unpack_records(pathlib.Path(args.records).expanduser(), workdir)
+        records = pathlib.Path(args.records).expanduser()
+        added = compare.unpack_records(records, workdir, config)
         print(f"{args.records}: {added} finished cells taken over.")
     if not args.report_only:
         compare.run_cells(config, cells, workdir)

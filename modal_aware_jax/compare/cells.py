@@ -8,22 +8,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-from modal_aware_jax.build import METHODS, choose, settled
+from modal_aware_jax.build import choose_method, settled, task_of
 from modal_aware_jax.compare.origin import provenance
-from modal_aware_jax.retrieval.evaluate import PARTS
 
-ARRAYS = ("average_precision", "radius_precision", "radius_recall")
-PART_NAMES = tuple(part.name for part in PARTS)
+# Values of `config.training` that say how a run is carried out, not what comes out.
 # Values of `config.training` that say how a run is carried out, not what comes out.
 HOW = (
     *("workers", "cache_dir", "cached_means", "checkpoint_steps", "tensor_parallel"),
     *("validation_search", "validation_database"),
 )
-BY_NUMBER = ("precision_at", "recall_at", "ndcg_at")
 
 
 class Cell(NamedTuple):
-    """One run of a comparison.
+    """One run of a comparison; 0 bits where the task has no codes.
 
     >>> Cell("gmu", 64, 0).folder
     'gmu-64-0'
@@ -38,14 +35,15 @@ class Cell(NamedTuple):
         return f"{self.method}-{self.bits}-{self.seed}"
 
     def __str__(self):
-        return f"{self.method}, {self.bits} bits, seed {self.seed}"
+        bits = f", {self.bits} bits" if self.bits else ""
+        return f"{self.method}{bits}, seed {self.seed}"
 
 
 class Finished(NamedTuple):
     """What a finished cell left.
 
     Attributes:
-      result: of `retrieval.evaluate.evaluate_parts`.
+      result: of the task's evaluation.
       seconds: of training, validation and evaluation; None where it was not recorded.
       made: commit, versions and hardware, as `provenance` gives them.
     """
@@ -62,10 +60,13 @@ def cell_config(config, cell: Cell):
     own method's, that one is every cell's.
     """
     values = config.copy_and_resolve_references()
-    own = choose("method", METHODS, config.model.method).loss
+    task = task_of(config)
+    own = choose_method(task, config.model.method).loss
     if config.loss.name == own:
-        values.loss.name = choose("method", METHODS, cell.method).loss
-    values.model.method, values.model.num_bits = cell.method, cell.bits
+        values.loss.name = choose_method(task, cell.method).loss
+    values.model.method = cell.method
+    if task.comparison.by_bits:
+        values.model.num_bits = cell.bits
     values.seed = cell.seed
     return values.lock()
 
@@ -112,9 +113,7 @@ def read_cell(directory: pathlib.Path, config) -> Finished | None:
     try:
         record = json.loads(path.read_text())
         stored = record["fingerprint"]
-        result = _read_result(record["result"])
-        for part in result.keys() & PART_NAMES:
-            result[part] = _read_result(result[part])
+        result = task_of(config).comparison.read(record["result"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{path} is damaged ({type(error).__name__}: {error}). Delete this file: "
@@ -128,18 +127,6 @@ def read_cell(directory: pathlib.Path, config) -> Finished | None:
     return Finished(result, record.get("seconds"), record.get("made"))
 
 
-def _read_result(stored):
-    result = dict(stored)
-    for key in ARRAYS:
-        result[key] = np.asarray(result[key], float)
-    for key in BY_NUMBER:
-        values = result.get(key, {})
-        result[key] = {int(n): float(value) for n, value in values.items()}
-    for key in ("map_expected", "map_index"):
-        result[key] = float(result[key])
-    return result
-
-
 def find_cells(config, workdir: pathlib.Path) -> tuple[dict, list[str]]:
     """All finished cells of a config in a workdir, whoever asked for them.
 
@@ -147,9 +134,10 @@ def find_cells(config, workdir: pathlib.Path) -> tuple[dict, list[str]]:
       {cell: finished}, and a message for each cell that had to be left out.
     """
     found, left_out = {}, []
+    methods = task_of(config).methods
     for path in sorted(workdir.glob("*/cell.json")):
         match = re.fullmatch(r"(\w+)-(\d+)-(\d+)", path.parent.name)
-        if match is None or match[1] not in METHODS:
+        if match is None or match[1] not in methods:
             left_out.append(f"{path.parent} is no cell METHOD-BITS-SEED.")
             continue
         cell = Cell(match[1], int(match[2]), int(match[3]))

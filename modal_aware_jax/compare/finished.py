@@ -21,7 +21,7 @@ def chosen_cells(
     Args:
       config: of any one cell.
       workdir: of the comparison.
-      methods: in this order; empty: all that are there, in the order of `METHODS`.
+      methods: in this order; empty: all that are there, in the order of the task.
       bits: None: the length that most cells have, the longest of several.
       seeds: empty: all.
     """
@@ -31,7 +31,7 @@ def chosen_cells(
     lengths = [cell.bits for cell in found]
     if bits is None and lengths:
         bits = max(set(lengths), key=lambda length: (lengths.count(length), length))
-    order = list(methods) or list(build.METHODS)
+    order = list(methods) or list(build.task_of(config).methods)
     seeds = set(seeds)
     kept = [
         cell

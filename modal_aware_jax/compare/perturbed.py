@@ -66,7 +66,7 @@ class Reader:
         graphdef, state = nnx.split(experiment.model)
 
         def network(state, batch):
-            return experiment.relaxed(nnx.merge(graphdef, state), batch)
+            return experiment.output(nnx.merge(graphdef, state), batch)
 
         self._network = like._network if like else jax.jit(network)
         self._state = state

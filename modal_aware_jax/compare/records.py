@@ -6,6 +6,7 @@ import zipfile
 
 import numpy as np
 
+from modal_aware_jax.build import task_of
 from modal_aware_jax.compare.cells import (
     Cell,
     Finished,
@@ -14,46 +15,50 @@ from modal_aware_jax.compare.cells import (
     write_cell,
 )
 
-SCORES = "average_precision"
-PLACES = {SCORES: (), f"{SCORES}_unseen": ("unseen",), f"{SCORES}_seen": ("seen",)}
-
 
 def write_records(path: pathlib.Path, finished: dict[Cell, Finished], config) -> None:
     """Writes all that a report needs of finished cells: an `.npz` of some kB a cell.
 
-    In it `average_precision`, float32 [cells, Q], over the whole database, the same
-    over its parts as `average_precision_unseen` and `_seen`, and `cells`, a JSON list
-    with method, bits, seed, the hash of the config and all other results of each row.
-    With the first anyone can compare a method of their own, query by query. Cells that
-    were scored without parts have NaN there.
+    In it the scores of single items, float32 [cells, Q], under the names of the task's
+    `Comparison.items`: with them anyone can compare a method of their own, item by
+    item. And `cells`, a JSON list with method, bits, seed, the hash of the config and
+    all other results of each row. Cells without some of the scores have NaN there.
 
     Args:
       path: of the file.
-      finished: cells that ask the same Q queries.
+      finished: cells that ask the same Q items.
       config: of any one cell.
     """
-    rows, scores = [], {name: [] for name in PLACES}
+    items = task_of(config).comparison.items
+    needed, *others = items
+    rows, scores = [], {name: [] for name in items}
     for cell, one in sorted(finished.items()):
         record = record_of(cell_config(config, cell), one)
-        whole = len(record["result"][SCORES])
-        for name, place in PLACES.items():
-            part = _part(record["result"], place)
-            own = np.full(whole, np.nan) if part is None else part.pop(SCORES)
+        whole = None
+        for name, place in items.items():
+            own = _take(record["result"], place)
+            whole = len(own) if whole is None else whole
+            own = np.full(whole, np.nan) if own is None else own
             scores[name].append(np.float32(own))
         rows.append({**cell._asdict(), **record})
     scores = {name: np.stack(some) for name, some in scores.items()}
-    if all(np.isnan(some).all() for name, some in scores.items() if PLACES[name]):
-        scores = {SCORES: scores[SCORES]}
+    if all(np.isnan(scores[name]).all() for name in others):
+        scores = {needed: scores[needed]}
     partial = path.with_suffix(".partial")
     with open(partial, "wb") as file:
         np.savez_compressed(file, cells=json.dumps(rows), **scores)
     partial.replace(path)
 
 
-def unpack_records(path: pathlib.Path, workdir: pathlib.Path) -> int:
+def unpack_records(path: pathlib.Path, workdir: pathlib.Path, config) -> int:
     """Marks the cells of a file as finished in a workdir, where they are not yet.
 
     They have no checkpoint and no codes there: a report needs neither.
+
+    Args:
+      path: of the file.
+      workdir: of the comparison.
+      config: of any one cell.
 
     Returns:
       How many were added.
@@ -61,17 +66,17 @@ def unpack_records(path: pathlib.Path, workdir: pathlib.Path) -> int:
     Raises:
       ValueError: the file is none of `write_records`.
     """
+    items = task_of(config).comparison.items
+    needed = next(iter(items))
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
             rows = json.loads(str(stored["cells"]))
-            scores = {n: stored[n].tolist() for n in PLACES if n in stored.files}
-            scores[SCORES]  # needed; those of the parts are not
+            scores = {n: stored[n].tolist() for n in items if n in stored.files}
+            scores[needed]  # the others are not
         cells = [Cell(*(row.pop(name) for name in Cell._fields)) for row in rows]
         for name, of_cells in scores.items():
             for row, own in zip(rows, of_cells, strict=True):
-                part = _part(row["result"], PLACES[name])
-                if part is not None:
-                    part[SCORES] = own
+                _put(row["result"], items[name], own)
     except (
         *(OSError, EOFError, zipfile.BadZipFile),
         *(ValueError, KeyError, TypeError),
@@ -89,6 +94,21 @@ def unpack_records(path: pathlib.Path, workdir: pathlib.Path) -> int:
     return added
 
 
-def _part(result, place):
-    """The result itself, or that of a part of the database; None where it has none."""
-    return result.get(place[0]) if place else result
+def _take(result, place):
+    """Takes an array out of a result; None where the part it lies in is not there."""
+    *parts, name = place
+    for part in parts:
+        result = result.get(part)
+        if result is None:
+            return None
+    return result.pop(name)
+
+
+def _put(result, place, scores):
+    """Puts an array back, where the part it lies in is there."""
+    *parts, name = place
+    for part in parts:
+        result = result.get(part)
+        if result is None:
+            return
+    result[name] = scores

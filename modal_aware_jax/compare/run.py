@@ -48,7 +48,7 @@ def run_cells(
     """
     cells = list(dict.fromkeys(Cell(*cell) for cell in cells))
     for cell in cells:  # a typing mistake must not show after hours
-        build.choose("method", build.METHODS, cell.method)
+        build.choose_method(build.task_of(config), cell.method)
     configs = {cell: cell_config(config, cell) for cell in cells}
     done = {cell: read_cell(workdir / cell.folder, configs[cell]) for cell in cells}
     waiting = [cell for cell in cells if done[cell] is None]
@@ -57,7 +57,8 @@ def run_cells(
     pairs = build.collection(config.data)
     failed = []
     earlier = [done[cell].seconds for cell in cells if done[cell] is not None]
-    with CellsView(len(cells), len(cells) - len(waiting), earlier) as view:
+    shown = build.task_of(config).comparison.headline
+    with CellsView(len(cells), len(cells) - len(waiting), earlier, shown) as view:
         for cell in waiting:
             view.start(cell)
             folder = workdir / cell.folder

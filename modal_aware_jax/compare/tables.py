@@ -1,10 +1,12 @@
 """The rows of a comparison as Markdown and as LaTeX (booktabs)."""
 
+from modal_aware_jax.tasks.task import Comparison, Lead, Mean
 
-def score(row: dict, column: str = "map") -> str:
-    """A column's MAP, with its standard deviation over seeds where there are several.
 
-    >>> score({"map": 0.65, "map_sd": 0.01}), score({"map": 0.65, "map_sd": None})
+def score(row: dict, column: str) -> str:
+    """A column's mean, with its standard deviation over seeds where there are several.
+
+    >>> score({"map": 0.65, "map_sd": 0.01}, "map"), score({"map": 0.65}, "map")
     ('0.6500 ± 0.0100', '0.6500')
     >>> score({"map_unseen": None}, "map_unseen")
     ''
@@ -16,29 +18,45 @@ def score(row: dict, column: str = "map") -> str:
     return f"{row[column]:.4f}{deviation}"
 
 
-def long_markdown(rows: list[dict], first: str) -> str:
+def long_markdown(rows: list[dict], first: str, comparison: Comparison) -> str:
     """A line a method and code length, with everything.
 
-    Scores of unseen pairs have columns where a row has any.
+    A score has a column where a row has it, and so has the lead that follows it.
     """
-    parts = any(row.get("map_unseen") is not None for row in rows)
-    minus = f"{first} minus it (95 % interval)"
-    head = ["method", "bits", "MAP", "seeds", minus]
-    if parts:
-        head += ["MAP, trained pairs", "MAP, unseen pairs", f"unseen: {minus}"]
-    head += ["published", "s a cell"]
+    columns = shown_columns(rows, comparison)
+    head = ["method", *(["bits"] if comparison.by_bits else [])]
+    for column in columns:
+        if isinstance(column, Lead):
+            head.append(f"{column.title}{first} minus it (95 % interval)")
+        else:
+            head += [column.title, *(["seeds"] if column is columns[0] else [])]
+    head += ["published"] if comparison.published else []
+    head += ["s a cell"]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for row in rows:
-        cells = [row["title"], str(row["bits"]), score(row), str(row["seeds"])]
-        cells += [lead_text(row)]
-        if parts:
-            cells += [score(row, "map_seen"), score(row, "map_unseen")]
-            cells += [lead_text(row, "unseen_")]
-        published = "" if row["published"] is None else f"{row['published']:.4f}"
-        seconds = "" if row["seconds"] is None else f"{row['seconds']:.0f}"
-        cells += [published, seconds]
+        cells = [row["title"], *([str(row["bits"])] if comparison.by_bits else [])]
+        for column in columns:
+            if isinstance(column, Lead):
+                cells.append(lead_text(row, column.prefix))
+            else:
+                cells.append(score(row, column.name))
+                cells += [str(row["seeds"])] if column is columns[0] else []
+        if comparison.published:
+            cells += ["" if row["published"] is None else f"{row['published']:.4f}"]
+        cells += ["" if row["seconds"] is None else f"{row['seconds']:.0f}"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def shown_columns(rows: list[dict], comparison: Comparison) -> list[Mean | Lead]:
+    """The columns of tables that are read; a lead goes with the score before it."""
+    shown, there = [], False
+    for column in comparison.columns:
+        if isinstance(column, Mean) and column.title:
+            there = any(row[column.name] is not None for row in rows)
+        if there and (isinstance(column, Lead) or column.title):
+            shown.append(column)
+    return shown
 
 
 def lead_text(row: dict, prefix: str = "") -> str:
@@ -68,12 +86,13 @@ def grid(rows: list[dict], value) -> tuple[list[int], list[list]]:
     return lengths, lines
 
 
-def grid_markdown(rows: list[dict], column: str = "map") -> str:
-    """A column's MAP of the methods by code length; the best of a length is bold.
+def grid_markdown(rows: list[dict], column: str, title: str = "") -> str:
+    """A column's mean of the methods by code length; the best of a length is bold.
 
     Args:
       rows: of `summarise`.
-      column: 'map', 'map_seen' or 'map_unseen'.
+      column: the name of a `Mean`, such as 'map'.
+      title: of the one column where there are no codes.
     """
     rows = [row for row in rows if row[column] is not None]
     best = best_of(rows, column)
@@ -83,15 +102,15 @@ def grid_markdown(rows: list[dict], column: str = "map") -> str:
         return f"**{text}**" if row in best else text
 
     lengths, lines = grid(rows, shown)
-    head = ["method", *(f"{bits} bits" for bits in lengths)]
+    head = ["method", *(f"{bits} bits" if bits else title for bits in lengths)]
     table = [head, ["---"] * len(head), *lines]
     return "".join(
         f"| {' | '.join(cell or '–' for cell in line)} |\n" for line in table
     )
 
 
-def best_of(rows: list[dict], column: str = "map") -> list[dict]:
-    """The rows with a column's highest MAP of their code length, to four digits."""
+def best_of(rows: list[dict], column: str) -> list[dict]:
+    """The rows with a column's highest mean of their code length, to four digits."""
     highest = {}
     for row in rows:
         top = max(highest.get(row["bits"], 0.0), round(row[column], 4))
@@ -99,11 +118,11 @@ def best_of(rows: list[dict], column: str = "map") -> list[dict]:
     return [row for row in rows if round(row[column], 4) == highest[row["bits"]]]
 
 
-def latex(rows: list[dict], *, caption: str, label: str) -> str:
-    """A booktabs table: MAP by code length, of all and of unseen pairs, and published.
+def latex(rows: list[dict], comparison: Comparison, *, caption: str, label: str) -> str:
+    """A booktabs table: the task's scores by code length, and published numbers.
 
-    It needs `\\usepackage{booktabs}`. The best measured MAP of a column is bold; groups
-    of columns without a number are left out.
+    It needs `\\usepackage{booktabs}`. The best measured score of a column is bold;
+    groups of columns without a number are left out.
     """
 
     def measured(column):
@@ -127,8 +146,7 @@ def latex(rows: list[dict], *, caption: str, label: str) -> str:
     body = [[escape(line[0])] for line in lines]
     width, groups, rules, heads = len(lengths), [], [], []
     for name, value in (
-        ("measured", measured("map")),
-        ("measured, unseen pairs", measured("map_unseen")),
+        *((mean.head, measured(mean.name)) for mean in comparison.grids),
         ("published", of_paper),
     ):
         columns = [line[1:] for line in grid(rows, value)[1]]
@@ -137,7 +155,7 @@ def latex(rows: list[dict], *, caption: str, label: str) -> str:
         start = 2 + len(heads)
         groups.append(rf"\multicolumn{{{width}}}{{c}}{{{name}}}")
         rules.append((start, start + width - 1))
-        heads += [f"{bits} bits" for bits in lengths]
+        heads += [f"{bits} bits" if bits else "" for bits in lengths]
         body = [line + own for line, own in zip(body, columns, strict=True)]
     rows_of_text = [
         " & ".join(["", *groups]),

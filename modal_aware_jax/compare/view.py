@@ -7,6 +7,7 @@ import time
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from modal_aware_jax.tasks.task import Mean
 from modal_aware_jax.training import progress
 
 
@@ -19,10 +20,11 @@ class CellsView:
       total: number of cells.
       done: how many were finished before.
       seconds: what finished cells took, for the time left; None where not known.
+      score: what is told of a finished cell.
     """
 
-    def __init__(self, total: int, done: int, seconds=()):
-        self.total, self.done = total, done
+    def __init__(self, total: int, done: int, seconds, score: Mean):
+        self.total, self.done, self._score = total, done, score
         self._seconds = [second for second in seconds if second]
         self._begun, self._share = time.monotonic(), 0.0
         self._cell, self._number, self._epoch = None, done, ""
@@ -64,9 +66,9 @@ class CellsView:
         self.done += 1
         if finished.seconds:
             self._seconds.append(finished.seconds)
-        score = finished.result["map_expected"]
+        score = f"{self._score.title} {self._score.of(finished.result):.4f}"
         self._share, self._begun = 0.0, time.monotonic()
-        text = f"MAP {score:.4f} in {finished.seconds or 0:.0f} s{self._left_text()}"
+        text = f"{score} in {finished.seconds or 0:.0f} s{self._left_text()}"
         self._print(text)
         self._show()
 

@@ -1,28 +1,17 @@
 """The report of a comparison: tables, curves and one page."""
 
 import csv
-import itertools
 import json
 import pathlib
 
-from modal_aware_jax.build import METHODS, settled
+from modal_aware_jax.build import settled, task_of
 from modal_aware_jax.compare.cells import Cell, Finished
 from modal_aware_jax.compare.origin import provenance
-from modal_aware_jax.compare.published import NOTE
 from modal_aware_jax.compare.records import write_records
-from modal_aware_jax.compare.summary import (
-    ABLATION,
-    in_order,
-    mean_result,
-    of_method,
-    of_part,
-    summarise,
-)
+from modal_aware_jax.compare.summary import ABLATION, in_order, of_method, summarise
 from modal_aware_jax.compare.tables import grid_markdown, latex, long_markdown
-from modal_aware_jax.report.curves import draw_precision_at, draw_precision_recall
-from modal_aware_jax.report.health import health_markdown
-from modal_aware_jax.report.page import write_page
 from modal_aware_jax.report.tables import plain
+from modal_aware_jax.tasks.task import Comparison, Task
 
 
 def write_comparison(
@@ -36,8 +25,8 @@ def write_comparison(
     """Writes all that a comparison shows, from the cells that are finished.
 
     comparison.csv, .json, .md and .tex; ablation.md and .tex where the full method and
-    one without a half are there; precision_recall_BITS.png and precision_at_BITS.png;
-    index.html; cells.npz, the cells themselves.
+    one without a half are there; the task's figures; index.html; cells.npz, the cells
+    themselves.
 
     Args:
       directory: made where it does not exist.
@@ -52,71 +41,79 @@ def write_comparison(
     if not finished:
         raise ValueError("There is no finished cell to report.")
     directory.mkdir(parents=True, exist_ok=True)
-    methods = in_order(finished, first)
-    data = {"source": config.data.source, "text": config.data.get("text", "bag")}
-    rows = summarise(finished, methods, **data)
+    task = task_of(config)
+    comparison = task.comparison
+    methods = in_order(finished, first, task.methods)
+    rows = summarise(finished, methods, task, data=config.data)
     _write_csv(directory / "comparison.csv", rows)
     write_records(directory / "cells.npz", finished, config)
     record = {"rows": rows, "provenance": _made(finished, config, left_out)}
     written = json.dumps(plain(record), indent=1, default=str)
     (directory / "comparison.json").write_text(written + "\n")
-    table = long_markdown(rows, METHODS[methods[0]].title)
-    notes = _notes(rows, left_out)
-    (directory / "comparison.md").write_text("\n".join([*grids(rows), table, *notes]))
-    caption = f"MAP on {config.data.source}. " + " ".join(notes)
+    table = long_markdown(rows, task.methods[methods[0]].title, comparison)
+    notes = _notes(rows, comparison, left_out)
+    text = "\n".join([*grids(rows, comparison), table, *notes])
+    (directory / "comparison.md").write_text(text)
+    title = comparison.headline.title
+    caption = f"{title} on {config.data.source}. " + " ".join(notes)
     (directory / "comparison.tex").write_text(
-        latex(rows, caption=caption.strip(), label="tab:comparison")
+        latex(rows, comparison, caption=caption.strip(), label="tab:comparison")
     )
-    _write_ablation(directory, finished, data)
-    curves = _draw(directory, finished, methods)
-    results = {
-        f"{METHODS[method].title}, {bits} bits": mean_result(cells)
-        for bits in sorted({cell.bits for cell in finished})
-        for method in methods
-        if (cells := of_method(finished, method, bits))
-    }
-    (directory / "health.md").write_text(health_markdown(results))
+    _write_ablation(directory, finished, task, config.data)
+    results, curves = {}, []
+    for bits in sorted({cell.bits for cell in finished}):
+        own = {
+            task.methods[method].title: [one.result for one in cells.values()]
+            for method in methods
+            if (cells := of_method(finished, method, bits))
+        }
+        curves += comparison.draw(directory, own, bits)
+        at = f", {bits} bits" if comparison.by_bits else ""
+        results |= {f"{name}{at}": comparison.mean(r) for name, r in own.items()}
     title = f"Comparison on {config.data.source}"
-    write_page(directory / "index.html", results, curves=curves, title=title)
+    comparison.write(directory, results, curves=curves, title=title)
     return table
 
 
-def _write_ablation(directory, finished, data):
+def _write_ablation(directory, finished, task: Task, data):
     there = {cell.method for cell in finished}
     methods = [method for method in ABLATION if method in there]
     if methods[:1] != ["modal_aware"] or not {"no_kernel", "no_attention"} & there:
         return
-    rows = summarise(finished, methods, **data)
+    rows = summarise(finished, methods, task, data=data)
     for row in rows:
         if row["method"] == "concat":
             row["title"] = "w/o both (Concat)"
-    table = long_markdown(rows, METHODS[methods[0]].title)
-    (directory / "ablation.md").write_text("\n".join([*grids(rows), table]))
-    caption = f"Ablation on {data['source']}, MAP."
+    table = long_markdown(rows, task.methods[methods[0]].title, task.comparison)
+    text = "\n".join([*grids(rows, task.comparison), table])
+    (directory / "ablation.md").write_text(text)
+    caption = f"Ablation on {data.source}, {task.comparison.headline.title}."
     (directory / "ablation.tex").write_text(
-        latex(rows, caption=caption, label="tab:ablation")
+        latex(rows, task.comparison, caption=caption, label="tab:ablation")
     )
 
 
-def grids(rows: list[dict]) -> list[str]:
-    """MAP by code length as Markdown: of the whole database, and of unseen pairs."""
-    if all(row["map_unseen"] is None for row in rows):
-        return [grid_markdown(rows)]
-    return [
-        "MAP of the whole database, training pairs included (the papers' protocol):\n",
-        grid_markdown(rows),
-        "MAP of the pairs that were not trained on:\n",
-        grid_markdown(rows, "map_unseen"),
+def grids(rows: list[dict], comparison: Comparison) -> list[str]:
+    """Scores by code length as Markdown; each has its line where there are several."""
+    means = [
+        mean
+        for mean in comparison.grids
+        if any(row[mean.name] is not None for row in rows)
     ]
+    tables = [grid_markdown(rows, mean.name, mean.title) for mean in means]
+    if len(means) == 1:
+        return tables
+    pairs = zip(means, tables, strict=True)
+    return [text for mean, table in pairs for text in (f"{mean.about}\n", table)]
 
 
-def _notes(rows, left_out):
+def _notes(rows, comparison: Comparison, left_out):
     """What a reader of the table has to know."""
     notes = []
-    if any(row["map_sd"] is not None for row in rows):
+    if any(row[f"{comparison.headline.name}_sd"] is not None for row in rows):
         notes.append("± is the standard deviation over training seeds.")
     if any(row["published"] is not None for row in rows):
-        notes.append(NOTE)
+        notes.append(comparison.published_note)
     return [*notes, *(f"Left out: {message}" for message in left_out)]
 
 
@@ -127,39 +124,10 @@ def _write_csv(path, rows):
         writer.writerows(rows)
 
 
-def _draw(directory, finished, methods):
-    """The figures of each code length -> (description, path) pairs for the page.
-
-    Over the whole database, and over unseen pairs where cells were scored so.
-    """
-    curves = []
-    lengths = sorted({cell.bits for cell in finished})
-    for bits, part in itertools.product(lengths, ("", "unseen")):
-        own = {m: of_method(finished, m, bits) for m in methods}
-        if part:
-            own = {method: of_part(cells, part) for method, cells in own.items()}
-        results = {
-            METHODS[method].title: mean_result(cells)
-            for method, cells in own.items()
-            if cells
-        }
-        if not results:
-            continue
-        for name, draw, what in (
-            ("precision_recall", draw_precision_recall, "Precision over recall"),
-            ("precision_at", draw_precision_at, "Precision among the N nearest"),
-        ):
-            path = directory / f"{'_'.join(filter(None, (name, part)))}_{bits}.png"
-            draw(results, path)
-            where = f"{part} pairs, mean" if part else "mean"
-            curves.append((f"{what} at {bits} bits, {where} over the seeds", path))
-    return curves
-
-
 def _made(finished, config, left_out):
     values = settled(config)
     for key in ("method", "num_bits"):  # these differ from cell to cell
-        del values["model"][key]
+        values["model"].pop(key, None)
     del values["seed"], values["loss"]["name"], values["loss"]["options"]
     if values["data"].get("dir"):  # where it lay on this machine tells nobody anything
         values["data"]["dir"] = pathlib.Path(values["data"]["dir"]).name

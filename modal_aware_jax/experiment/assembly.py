@@ -6,24 +6,22 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
-import optax
 from flax import nnx
 
 from modal_aware_jax.backbones.sentence_vectors import SentenceModel
 from modal_aware_jax.data import protocol
 from modal_aware_jax.data.collection import Collection
-from modal_aware_jax.data.labels import need_labels
 from modal_aware_jax.data.prepare import default_prepared_dir
 from modal_aware_jax.data.text_vectors import represent, text_encoder
 from modal_aware_jax.experiment.backbones import BACKBONES
-from modal_aware_jax.experiment.inputs import crop_maps, drop_words, normalizer
+from modal_aware_jax.experiment.inputs import crop_maps, normalizer
 from modal_aware_jax.experiment.lookup import choose
-from modal_aware_jax.experiment.losses import LOSSES, Setting, loss_options
 from modal_aware_jax.experiment.methods import model
 from modal_aware_jax.experiment.optimizers import make_optimizer
 from modal_aware_jax.experiment.sources import collection, fitted, split_of
+from modal_aware_jax.experiment.tasks import choose_method, task_of
+from modal_aware_jax.tasks.task import Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +30,7 @@ class Experiment:
 
     Attributes:
       name: what the tables call it.
+      task: what the run is for.
       config: the config as plain JSON, kept with the run.
       collection, split: the pairs, their text as the network reads it; their parts.
       text: the encoder of texts, new ones too (see `data/text_vectors.py`).
@@ -39,13 +38,15 @@ class Experiment:
       is_trained, is_lower: whether the parameter of a path is trained; whether it
         belongs to the backbone's lower half.
       loss: `loss(model, batch, key)` -> scalar.
-      relaxed: `relaxed(model, batch)` -> relaxed bits [B, K], in evaluation mode.
+      output: `output(model, batch)` -> what the task reads of the pairs, such as
+        relaxed bits [B, K], in evaluation mode.
       make_optimizer: number of steps an epoch -> optax transformation.
       wide_features: width of the wide text vector, the first of `text_widths`.
       The other fields are the config's values of the same names.
     """
 
     name: str
+    task: Task
     config: dict
     seed: int
     collection: Collection
@@ -55,7 +56,7 @@ class Experiment:
     is_trained: Callable
     is_lower: Callable
     loss: Callable
-    relaxed: Callable
+    output: Callable
     make_optimizer: Callable
     normalize: Callable
     num_bits: int
@@ -81,7 +82,9 @@ def experiment(config, pairs: Collection | None = None) -> Experiment:
       pairs: the collection as its source gives it, where it was read already.
     """
     pairs = collection(config.data) if pairs is None else pairs
-    need_labels(pairs)
+    task = task_of(config)
+    task.check(config, pairs)
+    method = choose_method(task, config.model.method)
     config = fitted(config, pairs)
     data, training = config.data, config.training
     parts = split_of(data, pairs)
@@ -95,7 +98,13 @@ def experiment(config, pairs: Collection | None = None) -> Experiment:
         folder=_prepared_dir(data) / "text",
     )
     pairs = represent(pairs, text)
-    network = model(config, pairs, getattr(text, "vectors_of_words", None))
+    network = model(
+        config,
+        pairs,
+        getattr(text, "vectors_of_words", None),
+        method=method,
+        num_outputs=task.num_outputs(config, pairs),
+    )
     kind = choose("backbone", BACKBONES, config.backbone.name)
     normalize = normalizer(kind.mean, kind.deviation)
     cached = training.cached_maps
@@ -115,9 +124,6 @@ def experiment(config, pairs: Collection | None = None) -> Experiment:
     )
     joint = _joint_of(cached, means, normalize, training.map_crop)
 
-    def relaxed(model, batch):
-        return model.head(joint(model, batch, batch["text"], train=False))
-
     def is_lower(path):
         return path[0] == "backbone" and kind.block_of(path[1:]) < lower
 
@@ -126,6 +132,7 @@ def experiment(config, pairs: Collection | None = None) -> Experiment:
 
     return Experiment(
         name=config.model.method,
+        task=task,
         config=config.to_dict(),
         seed=config.seed,
         collection=pairs,
@@ -134,8 +141,8 @@ def experiment(config, pairs: Collection | None = None) -> Experiment:
         model=network,
         is_trained=is_trained,
         is_lower=is_lower,
-        loss=_training_loss(config, pairs, parts, network, joint),
-        relaxed=relaxed,
+        loss=task.loss(config, pairs, parts, network, joint),
+        output=task.output(joint),
         make_optimizer=functools.partial(
             make_optimizer, config.optimizer, training.num_epochs
         ),
@@ -191,36 +198,3 @@ def _joint_of(cached_maps, cached_means, normalize, map_crop):
         return model.joint_from_maps(maps, text, train=train, rngs=rngs)
 
     return joint
-
-
-def _training_loss(config, pairs, parts, network, joint):
-    """`loss(model, batch, key)`; gives the network the memory that its loss needs."""
-    training, label_weight = config.training, config.loss.label_weight
-    setting = Setting(
-        num_bits=config.model.num_bits,
-        num_labels=pairs.num_labels,
-        num_pairs=len(pairs),
-        train=parts.train,
-        num_steps=training.num_epochs * (len(parts.train) // training.batch_size),
-        seed=config.seed,
-    )
-    kind = choose("loss", LOSSES, config.loss.name)
-    loss = kind.make(setting, **loss_options(config.loss))
-    if kind.memory is not None:
-        network.memory = kind.memory(setting)
-
-    def training_loss(model, batch, key):
-        words, window, dropout = jax.random.split(key, 3)
-        text, labels = batch["text"], batch["labels"]
-        if training.word_dropout:
-            text = drop_words(words, text, training.word_dropout)
-        rngs = nnx.Rngs(dropout=dropout)
-        vectors = joint(model, batch, text, train=True, window=window, rngs=rngs)
-        value = loss(model.head(vectors), batch, getattr(model, "memory", None))
-        if label_weight:
-            logits = model.label_head(vectors)  # [B, L]
-            entropy = optax.sigmoid_binary_cross_entropy(logits, labels)
-            value += label_weight * entropy.sum(axis=-1).mean()
-        return value
-
-    return training_loss

@@ -31,6 +31,7 @@ class Setting(NamedTuple):
       train: positions of the training pairs.
       num_steps: of the whole training.
       seed: of the run.
+      labels: [N, L] of the collection.
     """
 
     num_bits: int
@@ -39,6 +40,7 @@ class Setting(NamedTuple):
     train: np.ndarray
     num_steps: int
     seed: int
+    labels: np.ndarray | None = None
 
 
 class Loss(NamedTuple):
@@ -184,16 +186,17 @@ def default_options() -> dict[str, dict]:
     return {name: dict(loss.options) for name, loss in LOSSES.items()}
 
 
-def loss_options(config) -> dict[str, Any]:
+def loss_options(config, losses: dict[str, Loss] = LOSSES) -> dict[str, Any]:
     """The options of the loss that `config.loss` names.
 
     Args:
       config: of the section `loss`: `name`, and `options` by name of the loss; what is
         missing there is the table's.
+      losses: the table.
     """
-    options = dict(choose("loss", LOSSES, config.name).options)
+    options = dict(choose("loss", losses, config.name).options)
     for name in config.options:
-        if name not in LOSSES:
+        if name not in losses:
             raise ValueError(
                 f"config.loss.options.{name} belongs to no loss: the options stand "
                 f"under its name, such as config.loss.options.{config.name}.{name}."
@@ -206,15 +209,3 @@ def loss_options(config) -> dict[str, Any]:
             f"takes {', '.join(options)}."
         )
     return options | given
-
-
-def settled(config) -> dict[str, Any]:
-    """The config's values, with the options of its own loss only: what the run is.
-
-    Of the data's options it has those that were given.
-    """
-    values = config.to_dict()
-    values["loss"]["options"] = loss_options(config.loss)
-    options = values["data"].get("options", {})
-    values["data"]["options"] = {k: v for k, v in options.items() if v is not None}
-    return values

@@ -177,13 +177,22 @@ METHODS = {
 }
 
 
-def model(config, pairs: Collection, word_vectors=None) -> nnx.Module:
+def model(
+    config,
+    pairs: Collection,
+    word_vectors=None,
+    *,
+    method: Method | None = None,
+    num_outputs: int | None = None,
+) -> nnx.Module:
     """The network of `config.model`, for the text of a collection.
 
     Args:
       config: of one run.
       pairs: the collection, or its `num_text_features` and `num_labels`.
       word_vectors: [T, D] where the network reads words as vectors.
+      method: its row; of `METHODS`, by `config.model.method`, where None.
+      num_outputs: of the head; `config.model.num_bits` where None.
     """
     image_vector, text_branch = MeanVector, TextMLP
     if config.model.image_features:
@@ -197,10 +206,11 @@ def model(config, pairs: Collection, word_vectors=None) -> nnx.Module:
     hidden = NoHiddenLayer
     if config.model.hidden_features:
         hidden = functools.partial(HiddenLayer, features=config.model.hidden_features)
-    network = choose("method", METHODS, config.model.method).network(
+    method = method or choose("method", METHODS, config.model.method)
+    network = method.network(
         functools.partial(backbone, config.backbone, config.data.get("dir", "")),
         pairs.num_text_features,
-        config.model.num_bits,
+        num_outputs or config.model.num_bits,
         text_widths=tuple(config.model.text_widths),
         text_branch=text_branch,
         image_vector=image_vector,

@@ -56,6 +56,7 @@ def photograph_settings(
     method, backbone = choice["method"], choice["backbone"]
     quick = choice["variant"] == "quick"
     return {
+        "task": "hashing",
         "seed": choice["seed"],
         "data": {
             "source": source,

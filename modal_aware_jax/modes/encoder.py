@@ -35,10 +35,10 @@ class Encoder:
         graphdef, _ = nnx.split(experiment.model)
 
         @functools.partial(jax.jit, out_shardings=devices.replicated(self.mesh))
-        def relaxed(variables, batch):
-            return experiment.relaxed(nnx.merge(graphdef, *variables), batch)
+        def output(variables, batch):
+            return experiment.output(nnx.merge(graphdef, *variables), batch)
 
-        self._relaxed = relaxed
+        self._output = output
 
     def __call__(self, variables, positions: np.ndarray, *, label=None) -> np.ndarray:
         """Packed codes uint32 [len(positions), Wd], in the order of the positions.
@@ -50,23 +50,23 @@ class Encoder:
         """
         return self._run(encode, variables, positions, label)
 
-    def relaxed(self, variables, positions: np.ndarray, *, label=None) -> np.ndarray:
-        """Relaxed bits float32 [len(positions), K]; their signs are the codes."""
+    def outputs(self, variables, positions: np.ndarray, *, label=None) -> np.ndarray:
+        """What the head gives, float32 [len(positions), K]: relaxed bits, or logits."""
         return self._run(relax, variables, positions, label)
 
-    def _run(self, encode, variables, positions, label):
+    def _run(self, collect, variables, positions, label):
         positions = np.asarray(positions)
         variables = devices.put(variables, _shardings(variables, self.mesh))
 
-        def relaxed(batch):
+        def output(batch):
             arrays = {name: batch[name] for name in ("image", "text")}
-            return self._relaxed(variables, devices.put_batch(arrays, self.mesh))
+            return self._output(variables, devices.put_batch(arrays, self.mesh))
 
         batches = self._batches(positions)
         if label is None:
-            return encode(relaxed, batches)[0]
+            return collect(output, batches)[0]
         with ProgressBar(len(positions), label=label) as bar:
-            return encode(relaxed, batches, progress=bar.advance)[0]
+            return collect(output, batches, progress=bar.advance)[0]
 
     def _batches(self, positions):
         """This process's rows of the batches, with the positions of all rows."""

@@ -8,22 +8,16 @@ from collections.abc import Iterator
 import numpy as np
 
 from modal_aware_jax.build import Experiment
-from modal_aware_jax.hashing.codes import binarize, pack
 from modal_aware_jax.modes.encoder import Encoder, lower_maps, variables_of
 from modal_aware_jax.modes.reading import check_reading
 from modal_aware_jax.report import write_report
 from modal_aware_jax.retrieval.code_health import code_health
 from modal_aware_jax.retrieval.codes_file import read_codes
-from modal_aware_jax.retrieval.evaluate import evaluate, evaluate_parts
-from modal_aware_jax.retrieval.label_scores import average_precision_by_labels
-from modal_aware_jax.retrieval.top_k import search
+from modal_aware_jax.retrieval.evaluate import evaluate
 from modal_aware_jax.training.checkpoint import load_model
 from modal_aware_jax.training.errors import DataError
 from modal_aware_jax.training.processes import is_first
 from modal_aware_jax.training.workdir import explain_write_errors
-
-NUM_EXAMPLES = 8
-NUM_RESULTS = 10
 
 
 def load_run(experiment: Experiment, workdir: pathlib.Path, step="latest"):
@@ -33,7 +27,7 @@ def load_run(experiment: Experiment, workdir: pathlib.Path, step="latest"):
 
 
 def evaluate_run(experiment: Experiment, workdir: pathlib.Path, *, step="latest"):
-    """Evaluates a run's checkpoint on its test queries and writes its report.
+    """Evaluates a run's checkpoint on its test pairs and writes its report.
 
     Args:
       experiment: built from the config the run was trained with.
@@ -47,70 +41,34 @@ def evaluate_run(experiment: Experiment, workdir: pathlib.Path, *, step="latest"
 
 
 def report_run(experiment, encoder, variables, workdir, history=None) -> dict:
-    """Encodes queries and database once and writes `report/` and the codes.
+    """Evaluates the test pairs, and writes `report/` and what is kept of single pairs.
 
     Returns:
-      `retrieval.evaluate.evaluate_parts`' result for the test queries; an empty dict
-      in all processes but the first, which writes.
+      The result of the task's evaluation; an empty dict in all processes but the
+      first, which writes.
     """
-    pairs, parts = experiment.collection, experiment.split
+    task = experiment.task
     with explain_read_errors(workdir):
-        relaxed = [
-            encoder.relaxed(variables, some, label=f"encode the {name}")
-            for name, some in (("queries", parts.query), ("database", parts.database))
-        ]
+        outputs = {
+            name: encoder.outputs(variables, positions, label=f"encode the {name}")
+            for name, positions in task.test(experiment).items()
+        }
         if not is_first():
             return {}
-        query, database = (np.asarray(pack(binarize(some))) for some in relaxed)
-        pages = list(examples(pairs, parts, query, database))
-    trained = np.isin(parts.database, parts.train)
-    labels = pairs.labels[parts.query], pairs.labels[parts.database]
-    results = evaluate_parts(
-        query, database, *labels, num_bits=experiment.num_bits, trained=trained
-    )
-    add_health(results, *map(np.tanh, relaxed), database, *labels, ~trained)
+        found = task.evaluate(experiment, outputs)
     directory = workdir / "report"
     with explain_write_errors(directory):
-        write_report(
+        task.write_report(
             directory,
-            {experiment.name: results},
-            examples=pages,
-            title=f"{experiment.name} on {pairs.name}, {experiment.num_bits} bits",
+            {experiment.name: found.result},
+            examples=found.examples,
+            title=task.title(experiment),
         )
-        np.savez_compressed(
-            workdir / "codes.npz",
-            query=query,
-            database=database,
-            query_ids=pairs.ids[parts.query],
-            database_ids=pairs.ids[parts.database],
-            query_labels=pairs.labels[parts.query],
-            database_labels=pairs.labels[parts.database],
-            database_trained=trained,
-            num_bits=experiment.num_bits,
-        )
+        np.savez_compressed(workdir / task.arrays_file, **found.arrays)
         if history:
             text = json.dumps({"history": history}, indent=1)
             (directory / "history.json").write_text(text)
-    return results
-
-
-def add_health(results, query, database, codes, query_labels, labels, unseen) -> None:
-    """Adds `health` of the database's codes, and what their binarisation costs.
-
-    Args:
-      results: of `evaluate_parts`; changed in place.
-      query, database: what was trained, tanh of the relaxed bits, [Q, K] and [N, K].
-      codes: of the database, packed [N, Wd].
-      query_labels, labels: 0/1 [Q, L], [N, L].
-      unseen: bool [N], what was not trained on.
-    """
-    results["health"] = code_health(codes, results["num_bits"])
-    for own, rows in ((results, slice(None)), (results.get("unseen"), unseen)):
-        if own is not None:
-            scores = average_precision_by_labels(
-                query, database[rows], query_labels, labels[rows]
-            )
-            own["map_unbinarised"] = float(scores.mean())
+    return found.result
 
 
 @contextlib.contextmanager
@@ -124,32 +82,6 @@ def explain_read_errors(workdir: pathlib.Path) -> Iterator[None]:
             f"in {workdir} are untouched: when the cause is mended, give the same "
             "command again."
         ) from error
-
-
-def examples(pairs, parts, query, database):
-    """A few queries with what they find, for the report's page."""
-    chosen = np.linspace(0, len(query) - 1, min(NUM_EXAMPLES, len(query))).astype(int)
-    distances, ids = search(query[chosen], database, NUM_RESULTS)
-    for row, position in enumerate(parts.query[chosen]):
-        found = parts.database[ids[row]]
-        relevant = (pairs.labels[found] & pairs.labels[position]).any(axis=1)
-        yield {
-            "query": shown(pairs, position),
-            "results": [
-                (*shown(pairs, f), int(d), bool(r))
-                for f, d, r in zip(found, distances[row], relevant, strict=True)
-            ],
-        }
-
-
-def shown(pairs, position) -> tuple[bytes, str, list[str]]:
-    """Image, caption and label names of a pair."""
-    labels = [
-        name
-        for name, has in zip(pairs.label_names, pairs.labels[position], strict=True)
-        if has
-    ]
-    return pairs.images[int(position)], pairs.captions[int(position)], labels
 
 
 def evaluate_codes_file(path: pathlib.Path, workdir: pathlib.Path) -> dict:

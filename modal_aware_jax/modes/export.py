@@ -53,7 +53,7 @@ def export_run(
 
     def relaxed(images, text):
         batch = {"image": images, "text": text}
-        return experiment.relaxed(nnx.merge(graphdef, state), batch)
+        return experiment.output(nnx.merge(graphdef, state), batch)
 
     output = output or workdir / "export"
     output.mkdir(parents=True, exist_ok=True)

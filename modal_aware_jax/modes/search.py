@@ -21,9 +21,10 @@ from modal_aware_jax.modes.encode import (
     encode_with_model,
     in_vocabulary,
 )
-from modal_aware_jax.modes.evaluate import load_run, shown
+from modal_aware_jax.modes.evaluate import load_run
 from modal_aware_jax.modes.model_files import EncoderModel
 from modal_aware_jax.report import result_picture
+from modal_aware_jax.report.shown import shown
 from modal_aware_jax.retrieval.index import HammingIndex
 
 
@@ -60,7 +61,7 @@ def search_run(
     )
     graphdef, state = nnx.split(experiment.model)
     relaxed = jax.jit(
-        lambda state, batch: experiment.relaxed(nnx.merge(graphdef, state), batch)
+        lambda state, batch: experiment.output(nnx.merge(graphdef, state), batch)
     )
     return _search(
         lambda batch: relaxed(state, batch),

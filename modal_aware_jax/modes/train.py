@@ -3,22 +3,17 @@
 import pathlib
 
 import jax
-import numpy as np
 
-from modal_aware_jax.build import Experiment, choose
+from modal_aware_jax.build import Experiment
 from modal_aware_jax.data import pipeline, protocol
 from modal_aware_jax.modes.encoder import Encoder, lower_maps
 from modal_aware_jax.modes.evaluate import report_run
 from modal_aware_jax.modes.reading import keep_reading
-from modal_aware_jax.retrieval.metrics import average_precision
 from modal_aware_jax.training import devices
 from modal_aware_jax.training import update as updates
 from modal_aware_jax.training.loop import fit
-from modal_aware_jax.training.processes import all_rows, is_first
+from modal_aware_jax.training.processes import is_first
 from modal_aware_jax.training.workdir import explain_write_errors
-
-# Names of `training.validation_search`, and whether training pairs are left out.
-SEARCHED = {"unseen": True, "database": False}
 
 
 def train(experiment: Experiment, workdir: pathlib.Path) -> dict:
@@ -28,15 +23,15 @@ def train(experiment: Experiment, workdir: pathlib.Path) -> dict:
     `report/`. All devices of all processes take part; the first process writes.
 
     Returns:
-      The evaluation of the test queries with the last checkpoint; an empty dict in
-      all processes but the first.
+      The evaluation of the test pairs with the last checkpoint; an empty dict in all
+      processes but the first.
     """
     encoder, variables, history = fit_run(experiment, workdir)
     return report_run(experiment, encoder, variables, workdir, history)
 
 
 def fit_run(experiment: Experiment, workdir: pathlib.Path):
-    """Trains to the end, and leaves the test queries alone.
+    """Trains to the end, and leaves the test pairs alone.
 
     Returns:
       An encoder, the variables to give it, and a dict for each epoch.
@@ -75,23 +70,13 @@ def fit_run(experiment: Experiment, workdir: pathlib.Path):
         experiment.model, experiment.is_trained
     )
     encoder = Encoder(experiment, maps)
-    searched = validation_database(
-        parts, experiment.validation_search, experiment.validation_database
-    )
+    task = experiment.task
+    needed = task.validation(experiment) if len(parts.validation) else {}
 
     def validate(state):
         variables = (state.params, state.stats)
-        query = encoder(variables, parts.validation)
-        database = encoder(variables, searched)
-        number, count = devices.share()  # of the queries, too
-        scores = average_precision(
-            query[number::count],
-            database,
-            pairs.labels[parts.validation[number::count]],
-            pairs.labels[searched],
-            num_bits=experiment.num_bits,
-        )
-        return {"map": all_rows(scores).mean()}
+        outputs = {name: encoder.outputs(variables, p) for name, p in needed.items()}
+        return task.validate(experiment, outputs)
 
     def first_state():
         return updates.init_state(params, stats, tx)
@@ -109,7 +94,8 @@ def fit_run(experiment: Experiment, workdir: pathlib.Path):
         key=devices.key_of(experiment.seed, mesh),
         num_epochs=experiment.num_epochs,
         steps_per_epoch=steps_per_epoch,
-        validate=validate if len(parts.validation) else None,
+        validate=validate if needed else None,
+        best=task.score,
         ids=pairs.ids,
         config=experiment.config,
         place=lambda batch: devices.put_batch(batch, mesh),
@@ -117,28 +103,3 @@ def fit_run(experiment: Experiment, workdir: pathlib.Path):
     )
     variables = (fitted.state.params, fitted.state.stats)
     return encoder, variables, fitted.history
-
-
-def validation_database(
-    parts: protocol.Split, search: str = "unseen", size: int | None = None
-) -> np.ndarray:
-    """What the validation queries search.
-
-    Args:
-      parts: the split.
-      search: 'unseen', the pairs of the database that are not trained on: choices made
-        on training pairs favour what remembers them; or 'database', all of it. Where
-        every other pair is trained on, the whole database is searched.
-      size: draw so many of them; None takes all.
-
-    Returns:
-      Sorted positions in the collection; the validation queries are not among them.
-    """
-    searched = np.setdiff1d(parts.database, parts.validation)
-    unseen = np.setdiff1d(searched, parts.train)
-    if choose("training.validation_search", SEARCHED, search) and len(unseen):
-        searched = unseen
-    if size is None or size >= len(searched):
-        return searched
-    chosen = np.random.RandomState(0).permutation(len(searched))[:size]
-    return np.sort(searched[chosen])

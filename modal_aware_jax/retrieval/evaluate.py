@@ -161,3 +161,36 @@ def evaluate(
         "num_bits": num_bits,
         "queries_without_relevant": int(np.count_nonzero(total == 0)),
     }
+
+
+def mean_evaluation(results: list[dict]) -> dict:
+    """The mean over seeds of what tables and curves show of `evaluate_parts`' results.
+
+    At radii where one seed finds nothing relevant the precision is no mean of the same
+    thing; recall is set to 0 there, which draws no point.
+    """
+    names = [part.name for part in PARTS]
+    first = {key: value for key, value in results[0].items() if key not in names}
+    for part in names:
+        if all(part in result for result in results):
+            first[part] = mean_evaluation([result[part] for result in results])
+    if all("map_unbinarised" in result for result in results):
+        scores = [result["map_unbinarised"] for result in results]
+        first["map_unbinarised"] = float(np.mean(scores))
+    if all("health" in result for result in results):
+        first["health"] = {
+            key: type(value)(np.mean([r["health"][key] for r in results]))
+            for key, value in first["health"].items()
+        }
+    recall = np.array([result["radius_recall"] for result in results])
+    found = (recall > 0).all(axis=0)
+    ns = results[0]["precision_at"]
+    return first | {
+        "map_expected": float(np.mean([r["map_expected"] for r in results])),
+        "map_index": float(np.mean([r["map_index"] for r in results])),
+        "precision_at": {
+            n: float(np.mean([r["precision_at"][n] for r in results])) for n in ns
+        },
+        "radius_precision": np.mean([r["radius_precision"] for r in results], axis=0),
+        "radius_recall": np.where(found, recall.mean(axis=0), 0.0),
+    }

@@ -145,7 +145,7 @@ state = jax.device_put(init_state(params, stats, tx), on_each)
 # %%
 @jax.jit
 def relaxed(variables, batch):
-    return run.relaxed(nnx.merge(graphdef, *variables), batch)
+    return run.output(nnx.merge(graphdef, *variables), batch)
 
 
 def codes_of(state, positions):

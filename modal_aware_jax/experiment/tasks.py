@@ -1,0 +1,41 @@
+"""Names of tasks, and what a config names that depends on its task."""
+
+from typing import Any
+
+from modal_aware_jax.experiment.lookup import choose
+from modal_aware_jax.experiment.losses import loss_options
+from modal_aware_jax.tasks.hashing import HASHING
+from modal_aware_jax.tasks.task import Task
+
+TASKS = {"hashing": HASHING}
+DEFAULT = "hashing"  # of configs from before there were others
+
+
+def task_of(config) -> Task:
+    """The task that a config names."""
+    return choose("config.task", TASKS, config.get("task", DEFAULT))
+
+
+def choose_method(task: Task, name: str) -> Any:
+    """The row of a method, or a ValueError that says why the task cannot use it."""
+    if name in task.refused:
+        raise ValueError(
+            f"The task {task.name} cannot use the method {name!r}: "
+            f"{task.refused[name]} Its methods: {', '.join(task.methods)}."
+        )
+    return choose("method", task.methods, name)
+
+
+def settled(config) -> dict[str, Any]:
+    """The config's values, with the options of its own loss only: what the run is.
+
+    Of the data's options it has those that were given. The task is left out where it is
+    the default, so that runs from before there were others are known again.
+    """
+    values = config.to_dict()
+    if values.get("task") == DEFAULT:
+        del values["task"]
+    values["loss"]["options"] = loss_options(config.loss, task_of(config).losses)
+    options = values["data"].get("options", {})
+    values["data"]["options"] = {k: v for k, v in options.items() if v is not None}
+    return values

@@ -1,0 +1,61 @@
+"""Networks with one joint vector for a pair and a head on it: how they are trained."""
+
+from collections.abc import Callable
+
+import jax
+import optax
+from flax import nnx
+
+from modal_aware_jax.experiment.inputs import drop_words
+from modal_aware_jax.experiment.lookup import choose
+from modal_aware_jax.experiment.losses import Setting, loss_options
+
+
+def head_output(joint: Callable) -> Callable:
+    """`output(model, batch)`: the head on the joint vectors, in evaluation mode."""
+
+    def output(model, batch):
+        return model.head(joint(model, batch, batch["text"], train=False))
+
+    return output
+
+
+def head_loss(losses: dict, config, pairs, parts, network, joint) -> Callable:
+    """`loss(model, batch, key)`: a loss of the head's output, and of the label head's.
+
+    Gives the network the memory that its loss needs.
+
+    Args:
+      losses: of the task, `loss(output, batch, memory)` each.
+      config: of one run; this and the others as for `Task.loss`.
+    """
+    training, label_weight = config.training, config.loss.label_weight
+    setting = Setting(
+        num_bits=config.model.num_bits,
+        num_labels=pairs.num_labels,
+        num_pairs=len(pairs),
+        train=parts.train,
+        num_steps=training.num_epochs * (len(parts.train) // training.batch_size),
+        seed=config.seed,
+        labels=pairs.labels,
+    )
+    kind = choose("loss", losses, config.loss.name)
+    loss = kind.make(setting, **loss_options(config.loss, losses))
+    if kind.memory is not None:
+        network.memory = kind.memory(setting)
+
+    def training_loss(model, batch, key):
+        words, window, dropout = jax.random.split(key, 3)
+        text, labels = batch["text"], batch["labels"]
+        if training.word_dropout:
+            text = drop_words(words, text, training.word_dropout)
+        rngs = nnx.Rngs(dropout=dropout)
+        vectors = joint(model, batch, text, train=True, window=window, rngs=rngs)
+        value = loss(model.head(vectors), batch, getattr(model, "memory", None))
+        if label_weight:
+            logits = model.label_head(vectors)  # [B, L]
+            entropy = optax.sigmoid_binary_cross_entropy(logits, labels)
+            value += label_weight * entropy.sum(axis=-1).mean()
+        return value
+
+    return training_loss
