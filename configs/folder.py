@@ -16,15 +16,20 @@ A small ResNet learns from scratch, unless a pretrained backbone is named:
 The quick variant keeps it frozen and computes its lower maps once. All settings are
 then those of `configs/flickr.py`, and the weights are looked for as there.
 
+It is hashed and searched; task=classification predicts the labels instead: one class,
+or several with --config.loss.name=sigmoid.
+
 Arguments after the colon, each optional: backbone=scratch|mobilenet_v2|resnet18,
-variant=full|quick, method=NAME, bits=K, seed=S.
+variant=full|quick, task=hashing|classification, method=NAME, bits=K, seed=S.
 """
 
 from ml_collections import ConfigDict, config_dict
 
 from modal_aware_jax.build import (
     METHODS,
+    TASKS,
     WEIGHTS,
+    choose_method,
     default_options,
     parse_arguments,
     photograph_settings,
@@ -40,6 +45,7 @@ def get_config(arg: str = "") -> ConfigDict:
         arg,
         backbone=("scratch", *WEIGHTS),
         variant=("full", "quick"),
+        task=tuple(TASKS),
         method=("modal_aware", *METHODS),
         bits=64,
         seed=0,
@@ -50,13 +56,24 @@ def get_config(arg: str = "") -> ConfigDict:
                 "config argument variant=quick keeps a pretrained backbone frozen: "
                 f"name one, backbone={next(iter(WEIGHTS))},variant=quick."
             )
-        return ConfigDict(_from_scratch(choice))
+        return ConfigDict(_from_scratch(choice) | _of_task(choice))
     settings = photograph_settings(
         choice, source="folder", options=dict(OPTIONS), queries=_open_sizes()
     )
     settings["data"].update(_open_sizes())
     settings["training"]["batch_size"] = config_dict.placeholder(int)
-    return ConfigDict(settings)
+    return ConfigDict(settings | _of_task(choice))
+
+
+def _of_task(choice):
+    """What another task than hashing has of its own."""
+    task = TASKS[choice["task"]]
+    row = choose_method(task, choice["method"])
+    if task.comparison.by_bits:
+        return {}
+    options = default_options(task.losses)
+    loss = {"name": row.loss, "options": options, "label_weight": 0.0}
+    return {"task": task.name, "loss": loss}
 
 
 def _open_sizes():

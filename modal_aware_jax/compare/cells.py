@@ -12,7 +12,6 @@ from modal_aware_jax.build import choose_method, settled, task_of
 from modal_aware_jax.compare.origin import provenance
 
 # Values of `config.training` that say how a run is carried out, not what comes out.
-# Values of `config.training` that say how a run is carried out, not what comes out.
 HOW = (
     *("workers", "cache_dir", "cached_means", "checkpoint_steps", "tensor_parallel"),
     *("validation_search", "validation_database"),

@@ -25,13 +25,19 @@ def chosen_cells(
       bits: None: the length that most cells have, the longest of several.
       seeds: empty: all.
     """
+    task = build.task_of(config)
+    if not task.comparison.by_bits:
+        raise ValueError(
+            f"Robustness and figures read the codes of finished cells; the task "
+            f"{task.name} has none. `python -m modal_aware_jax.compare` reports on it."
+        )
     found, left_out = find_cells(config, workdir)
     for message in left_out:
         print(f"Left out: {message}")
     lengths = [cell.bits for cell in found]
     if bits is None and lengths:
         bits = max(set(lengths), key=lambda length: (lengths.count(length), length))
-    order = list(methods) or list(build.task_of(config).methods)
+    order = list(methods) or list(task.methods)
     seeds = set(seeds)
     kept = [
         cell

@@ -238,16 +238,26 @@ def encode_jpeg(picture):
     return buffer.getvalue()
 
 
-def load(*, num_pairs: int = 4000, image_size: int = 64, seed: int = 0) -> Collection:
+def load(
+    *,
+    num_pairs: int = 4000,
+    image_size: int = 64,
+    seed: int = 0,
+    one_class: bool = False,
+) -> Collection:
     """Makes the collection; equal arguments give equal bytes.
 
     Args:
         num_pairs: N.
         image_size: side of the JPEG pictures, 16 at least.
         seed: a non-negative integer.
+        one_class: give each pair one of five classes in place of its labels: the four
+            of the group *only both*, and "elsewhere". The tags tell the place and the
+            picture the light, so neither is enough.
 
     Returns:
-        A `Collection` of N pairs, T = len(VOCABULARY) words and L = 19 labels.
+        A `Collection` of N pairs, T = len(VOCABULARY) words and L = 19 labels, or 5
+        classes.
 
     >>> load(num_pairs=3).labels.shape
     (3, 19)
@@ -277,6 +287,12 @@ def load(*, num_pairs: int = 4000, image_size: int = 64, seed: int = 0) -> Colle
         picture = draw(scene, image_size, generator(seed, i, "picture"))
         images.append(encode_jpeg(picture))
         captions.append(" ".join(tags))
+    names = LABEL_NAMES
+    if one_class:
+        labels = labels[:, [row[name] for name in ONLY_BOTH]]
+        nowhere = labels.sum(axis=1, keepdims=True, dtype=np.uint8) == 0
+        labels = np.concatenate([labels, nowhere.astype(np.uint8)], axis=1)
+        names = (*ONLY_BOTH, "elsewhere")
     return Collection(
         name="shapes",
         ids=np.array([f"{i:06d}" for i in range(num_pairs)]),
@@ -285,5 +301,5 @@ def load(*, num_pairs: int = 4000, image_size: int = 64, seed: int = 0) -> Colle
         captions=captions,
         labels=labels,
         vocabulary=VOCABULARY,
-        label_names=LABEL_NAMES,
+        label_names=names,
     )

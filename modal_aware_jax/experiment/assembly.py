@@ -147,7 +147,7 @@ def experiment(config, pairs: Collection | None = None) -> Experiment:
             make_optimizer, config.optimizer, training.num_epochs
         ),
         normalize=normalize,
-        num_bits=config.model.num_bits,
+        num_bits=config.model.get("num_bits", 0),
         image_size=data.image_size,
         wide_features=config.model.text_widths[0],
         num_epochs=training.num_epochs,
@@ -160,7 +160,7 @@ def experiment(config, pairs: Collection | None = None) -> Experiment:
         ),
         checkpoint_steps=training.checkpoint_steps or None,
         validation_search=training.get("validation_search", "unseen"),
-        validation_database=training.validation_database or None,
+        validation_database=training.get("validation_database", 0) or None,
         workers=training.workers,
     )
 

@@ -181,9 +181,13 @@ LOSSES = {
 }
 
 
-def default_options() -> dict[str, dict]:
-    """The options of every loss by its name: a config's `loss.options`."""
-    return {name: dict(loss.options) for name, loss in LOSSES.items()}
+def default_options(losses: dict[str, Loss] = LOSSES) -> dict[str, dict]:
+    """The options of every loss by its name: a config's `loss.options`.
+
+    Args:
+      losses: of the task.
+    """
+    return {name: dict(loss.options) for name, loss in losses.items()}
 
 
 def loss_options(config, losses: dict[str, Loss] = LOSSES) -> dict[str, Any]:

@@ -4,10 +4,11 @@ from typing import Any
 
 from modal_aware_jax.experiment.lookup import choose
 from modal_aware_jax.experiment.losses import loss_options
+from modal_aware_jax.tasks.classification import CLASSIFICATION
 from modal_aware_jax.tasks.hashing import HASHING
 from modal_aware_jax.tasks.task import Task
 
-TASKS = {"hashing": HASHING}
+TASKS = {"hashing": HASHING, "classification": CLASSIFICATION}
 DEFAULT = "hashing"  # of configs from before there were others
 
 

@@ -34,12 +34,24 @@ def encode_collection(
     Returns:
       The path of the file.
     """
+    need_codes(experiment)
     load_run(experiment, workdir)
     pairs = experiment.collection
     encoder = Encoder(experiment, lower_maps(experiment))
     variables = variables_of(experiment.model)
     codes = encoder(variables, np.arange(len(pairs)), label="encode")
     return _write(output or workdir / "encoded.npz", codes, pairs, experiment.num_bits)
+
+
+def need_codes(experiment: Experiment) -> None:
+    """Refuses a run whose outputs are no relaxed bits."""
+    task = experiment.task
+    if not task.comparison.by_bits:
+        raise ValueError(
+            f"The task {task.name} has no codes to encode or to search by. Train with "
+            "--config.task=hashing for codes; what this run says of its test pairs is "
+            f"in {task.arrays_file} after --mode=evaluate."
+        )
 
 
 def encode_with_model(

@@ -85,6 +85,7 @@ def _facts(experiment, record, workdir):
     return {
         "library_name": "modal_aware_jax",
         "version": modal_aware_jax.__version__,
+        "task": experiment.task.name,
         "method": experiment.name,
         "num_bits": experiment.num_bits,
         "image_size": experiment.image_size,
@@ -108,5 +109,6 @@ def _metrics(record, workdir):
     if report.is_file():
         for results in json.loads(report.read_text("utf-8")).values():
             numbers = {k: v for k, v in results.items() if np.isscalar(v)}
-            metrics["report"] = {**numbers, "precision_at": results["precision_at"]}
+            by_n = {k: v for k, v in results.items() if k == "precision_at"}
+            metrics["report"] = {**numbers, **by_n}
     return metrics

@@ -20,6 +20,7 @@ from modal_aware_jax.modes.encode import (
     encode_collection,
     encode_with_model,
     in_vocabulary,
+    need_codes,
 )
 from modal_aware_jax.modes.evaluate import load_run
 from modal_aware_jax.modes.model_files import EncoderModel
@@ -51,6 +52,7 @@ def search_run(
     Returns:
       k dicts of rank, id, distance, caption and labels, nearest first.
     """
+    need_codes(experiment)
     _check_query(image, words)
     step = load_run(experiment, workdir)["step"]
     pairs = experiment.collection

@@ -72,19 +72,29 @@ def cells(rows: list[dict]) -> list[list[str]]:
 
 def format_results(results: dict) -> str:
     """An aligned table for the terminal."""
-    table = cells(summary(with_parts(results)))
+    table = aligned(cells(summary(with_parts(results))))
+    return "\n".join([table, *health_warnings(results)])
+
+
+def aligned(table: list[list[str]]) -> str:
+    """A header and rows of text with their columns aligned, for the terminal."""
     widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
     lines = []
     for row in table:
         first, *rest = zip(row, widths, strict=True)
-        aligned = [first[0].ljust(first[1]), *(text.rjust(w) for text, w in rest)]
-        lines.append("  ".join(aligned))
+        texts = [first[0].ljust(first[1]), *(text.rjust(w) for text, w in rest)]
+        lines.append("  ".join(texts))
     lines.insert(1, "  ".join("-" * width for width in widths))
-    return "\n".join([*lines, *health_warnings(results)])
+    return "\n".join(lines)
 
 
 def markdown(results: dict) -> str:
-    header, *body = cells(summary(with_parts(results)))
+    return markdown_table(cells(summary(with_parts(results))))
+
+
+def markdown_table(table: list[list[str]]) -> str:
+    """A header and rows of text as Markdown."""
+    header, *body = table
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *body]
     escaped = [[text.replace("|", "\\|") for text in line] for line in lines]
     return "".join(f"| {' | '.join(line)} |\n" for line in escaped)

@@ -31,7 +31,7 @@ def head_loss(losses: dict, config, pairs, parts, network, joint) -> Callable:
     """
     training, label_weight = config.training, config.loss.label_weight
     setting = Setting(
-        num_bits=config.model.num_bits,
+        num_bits=config.model.get("num_bits", 0),
         num_labels=pairs.num_labels,
         num_pairs=len(pairs),
         train=parts.train,

@@ -1,0 +1,311 @@
+"""Classification: one class, or several labels, from a post's picture and words."""
+
+import numpy as np
+
+from modal_aware_jax.classification import (
+    accuracy,
+    bootstrap_interval,
+    class_confidence,
+    confusion_matrix,
+    expected_calibration_error,
+    label_accuracy,
+    label_confidence,
+    likeliest_class,
+    likely_labels,
+    macro_f1,
+    per_class,
+    reliability_bins,
+)
+from modal_aware_jax.data.labels import need_labels
+from modal_aware_jax.experiment.losses import Loss
+from modal_aware_jax.experiment.methods import METHODS
+from modal_aware_jax.losses.cross_entropy import (
+    balanced_weights,
+    sigmoid_cross_entropy,
+    softmax_cross_entropy,
+)
+from modal_aware_jax.report.predictions import (
+    draw_predictions,
+    format_predictions,
+    write_predictions,
+)
+from modal_aware_jax.report.shown import shown
+from modal_aware_jax.tasks.joint_vector import head_loss, head_output
+from modal_aware_jax.tasks.task import Comparison, Lead, Mean, Outcome, Task
+
+NUM_EXAMPLES = 10  # of the surest right and of the surest wrong
+COUNTS = ("confusion", "bin_count")
+SUMS = ("bin_confidence", "bin_accuracy")  # means over the bin's predictions
+NUMBERS = ("accuracy", "macro_f1", "label_accuracy", "calibration_error")
+
+
+def _weights(setting, balanced):
+    """Of the classes, by how often the training posts have them; None for none."""
+    if not balanced:
+        return None
+    return balanced_weights(setting.labels[setting.train].sum(axis=0, dtype=np.int32))
+
+
+def _softmax(setting, *, label_smoothing, balanced):
+    weights = _weights(setting, balanced)
+
+    def loss(logits, batch, memory):
+        return softmax_cross_entropy(
+            logits,
+            batch["labels"].argmax(axis=1),
+            class_weights=weights,
+            label_smoothing=label_smoothing,
+        )
+
+    return loss
+
+
+def _sigmoid(setting, *, label_smoothing, balanced):
+    weights = _weights(setting, balanced)
+
+    def loss(logits, batch, memory):
+        return sigmoid_cross_entropy(
+            logits,
+            batch["labels"],
+            class_weights=weights,
+            label_smoothing=label_smoothing,
+        )
+
+    return loss
+
+
+OPTIONS = {"label_smoothing": 0.0, "balanced": False}
+LOSSES = {"softmax": Loss(_softmax, OPTIONS), "sigmoid": Loss(_sigmoid, OPTIONS)}
+
+FOR_CODES = "it is the network of 'image' with a loss for codes."
+REFUSED = dict.fromkeys(("dth", "dpsh", "dsh", "hashnet", "csq"), FOR_CODES) | {
+    "contrastive": FOR_CODES,
+    "text_hash": "it is the network of 'text' with a loss for codes.",
+    "divide_and_encode": "its head cuts the features into a slice for each bit.",
+}
+CLASSIFIERS = {
+    name: row._replace(loss="softmax")
+    for name, row in METHODS.items()
+    if name not in REFUSED
+}
+
+
+def check(config, pairs) -> None:
+    """Refuses posts without labels, and several labels where one class is learned."""
+    need_labels(pairs)
+    others = int((pairs.labels.sum(axis=1) != 1).sum())
+    if config.loss.name == "softmax" and others:
+        raise ValueError(
+            f"The loss 'softmax' gives every post one class, but {others:,} of the "
+            f"{len(pairs):,} posts of {pairs.name} have none or several labels. Learn "
+            "each label for itself with --config.loss.name=sigmoid."
+        )
+
+
+def _has_one_class(experiment) -> bool:
+    return experiment.config["loss"]["name"] == "softmax"
+
+
+def probabilities_of(logits: np.ndarray, one_class: bool) -> np.ndarray:
+    """Logits [N, L] to probabilities, float64 [N, L]: softmax, or sigmoid.
+
+    >>> probabilities_of(np.array([[0.0, 0.0]]), one_class=True).tolist()
+    [[0.5, 0.5]]
+    """
+    logits = np.asarray(logits, np.float64)
+    if not one_class:
+        return 0.5 * (1 + np.tanh(logits / 2))
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def _predictions(experiment, positions, logits):
+    """Probabilities [N, L], truth and prediction, [N] classes or [N, L] labels."""
+    one_class = _has_one_class(experiment)
+    probabilities = probabilities_of(logits, one_class)
+    labels = experiment.collection.labels[positions]
+    if one_class:
+        return probabilities, labels.argmax(axis=1), likeliest_class(probabilities)
+    return probabilities, labels, likely_labels(probabilities)
+
+
+def validate(experiment, outputs: dict) -> dict[str, float]:
+    """Accuracy and macro-F1 of the validation posts."""
+    positions = experiment.split.validation
+    _, truth, predicted = _predictions(experiment, positions, outputs["posts"])
+    return {
+        "accuracy": accuracy(truth, predicted),
+        "macro_f1": macro_f1(truth, predicted, experiment.collection.num_labels),
+    }
+
+
+def evaluate(experiment, outputs: dict) -> Outcome:
+    """All that a report says of the test posts, and their probabilities."""
+    pairs, positions = experiment.collection, experiment.split.query
+    probabilities, truth, predicted = _predictions(
+        experiment, positions, outputs["posts"]
+    )
+    result = scores(probabilities, truth, predicted)
+    result["class_names"] = list(pairs.label_names)
+    arrays = {
+        "ids": pairs.ids[positions],
+        "probabilities": probabilities.astype(np.float32),
+        "labels": truth,
+        "predicted": predicted,
+        "class_names": np.array(pairs.label_names),
+    }
+    examples = _examples(pairs, positions, probabilities, predicted, result["correct"])
+    return Outcome(result, arrays, examples)
+
+
+def scores(probabilities, truth, predicted) -> dict:
+    """All scores of predictions.
+
+    Args:
+      probabilities: [N, L].
+      truth, predicted: classes [N], or labels [N, L].
+
+    Returns:
+      dict of
+        accuracy, accuracy_low, accuracy_high: with its bootstrap interval; of several
+          labels all must be right;
+        macro_f1, calibration_error; label_accuracy, of several labels;
+        correct: float64 [N], 1 where the prediction is right;
+        precision, recall, f1, support: of each class, [L];
+        confusion: int64 [L, L], a row a true class; of one class alone;
+        bin_count, bin_confidence, bin_accuracy: of the reliability diagram;
+        num_items.
+    """
+    one_class = np.ndim(truth) == 1
+    found = bootstrap_interval(accuracy, truth, predicted)
+    confidence = class_confidence if one_class else label_confidence
+    sure, right = confidence(probabilities, truth)
+    bins = reliability_bins(sure, right)
+    num_classes = probabilities.shape[1]
+    correct = truth == predicted
+    result = {
+        "accuracy": found.value,
+        "accuracy_low": found.low,
+        "accuracy_high": found.high,
+        "macro_f1": macro_f1(truth, predicted, num_classes),
+        "calibration_error": expected_calibration_error(sure, right),
+        "correct": (correct if one_class else correct.all(axis=1)).astype(float),
+        **per_class(truth, predicted, num_classes)._asdict(),
+        "bin_count": bins.count,
+        "bin_confidence": bins.confidence,
+        "bin_accuracy": bins.accuracy,
+        "num_items": len(truth),
+    }
+    if one_class:
+        result["confusion"] = confusion_matrix(truth, predicted, num_classes)
+    else:
+        result["label_accuracy"] = label_accuracy(truth, predicted)
+    return result
+
+
+def _examples(pairs, positions, probabilities, predicted, correct):
+    """The surest right and the surest wrong predictions, with picture and words."""
+    sure = probabilities.max(axis=1)
+    if predicted.ndim == 2:  # as sure as of the label that it is least sure of
+        sure = np.maximum(probabilities, 1 - probabilities).min(axis=1)
+    found = []
+    for name, some in (("right", correct > 0), ("wrong", correct == 0)):
+        rows = np.flatnonzero(some)
+        rows = rows[np.argsort(-sure[rows], kind="stable")][:NUM_EXAMPLES]
+        items = []
+        for row in rows:
+            said = np.atleast_1d(predicted[row])
+            said = said if predicted.ndim == 1 else np.flatnonzero(said)
+            names = [pairs.label_names[i] for i in said]
+            items.append((*shown(pairs, positions[row]), names, float(sure[row])))
+        found.append((f"Surest {name}", items))
+    return found
+
+
+def read(stored: dict) -> dict:
+    """A result as JSON gives it back -> as `scores` gave it."""
+    result = dict(stored)
+    for key, value in stored.items():
+        if isinstance(value, list) and key != "class_names":
+            result[key] = np.asarray(value)
+    for key in ("accuracy", "macro_f1", "calibration_error"):
+        result[key] = float(result[key])
+    result["correct"] = np.asarray(result["correct"], float)
+    return result
+
+
+def mean(results: list[dict]) -> dict:
+    """The mean over seeds of what tables and figures show; counts are added up."""
+    first = dict(results[0])
+    for key in ("accuracy_low", "accuracy_high", "correct"):
+        first.pop(key, None)
+    for key in (*NUMBERS, "precision", "recall", "f1"):
+        if key in first:
+            first[key] = np.mean([result[key] for result in results], axis=0)
+    for key in SUMS:
+        sums = [np.nan_to_num(r[key]) * r["bin_count"] for r in results]
+        count = np.sum([r["bin_count"] for r in results], axis=0)
+        share = np.sum(sums, axis=0) / np.maximum(count, 1)
+        first[key] = np.where(count > 0, share, np.nan)
+    for key in COUNTS:
+        if key in first:
+            first[key] = np.sum([result[key] for result in results], axis=0)
+    return first
+
+
+def draw(directory, results: dict, bits: int) -> list:
+    """Confusion and reliability of the means over the seeds."""
+    del bits
+    means = {name: mean(some) for name, some in results.items()}
+    return draw_predictions(directory, means)
+
+
+def write(directory, results: dict, *, curves, title: str) -> None:
+    """The page of a comparison."""
+    write_predictions(directory, results, title=title, curves=curves)
+
+
+COMPARISON = Comparison(
+    columns=(
+        Mean(
+            "accuracy",
+            "accuracy",
+            lambda result: result["accuracy"],
+            "Accuracy on the test posts:",
+            "accuracy",
+        ),
+        Lead("", "", lambda result: result["correct"]),
+        Mean("macro_f1", "macro-F1", lambda result: result["macro_f1"]),
+        Mean(
+            "calibration_error",
+            "calibration error",
+            lambda result: result["calibration_error"],
+        ),
+    ),
+    items={"correct": ("correct",)},
+    read=read,
+    mean=mean,
+    draw=draw,
+    write=write,
+)
+
+CLASSIFICATION = Task(
+    name="classification",
+    methods=CLASSIFIERS,
+    refused=REFUSED,
+    losses=LOSSES,
+    check=check,
+    num_outputs=lambda config, pairs: pairs.num_labels,
+    loss=lambda *parts: head_loss(LOSSES, *parts),
+    output=head_output,
+    validation=lambda experiment: {"posts": experiment.split.validation},
+    validate=validate,
+    score="accuracy",
+    test=lambda experiment: {"posts": experiment.split.query},
+    evaluate=evaluate,
+    arrays_file="predictions.npz",
+    title=lambda experiment: f"{experiment.name} on {experiment.collection.name}",
+    write_report=write_predictions,
+    text=format_predictions,
+    comparison=COMPARISON,
+)
