@@ -110,6 +110,7 @@ def _from_scratch(choice):
         "model": {
             "method": choice["method"],
             "num_bits": choice["bits"],
+            "nested_bits": (),  # lengths at which a prefix is a code, too
             "text_widths": (1024, 512),
             "dtype": "float32",  # or bfloat16: of the computation
             "image_features": 0,

@@ -46,6 +46,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "model": {
                 "method": choice["method"],
                 "num_bits": choice["bits"],
+                "nested_bits": (),  # lengths at which a prefix is a code, too
                 "text_widths": (256, 64),
                 "dtype": "float32",  # or bfloat16: of the computation
                 "image_features": 0,

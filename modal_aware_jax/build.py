@@ -8,6 +8,7 @@ nothing else reads a config; what is built holds plain values and functions.
 from modal_aware_jax.experiment.arguments import parse_arguments as parse_arguments
 from modal_aware_jax.experiment.assembly import Experiment as Experiment
 from modal_aware_jax.experiment.assembly import experiment as experiment
+from modal_aware_jax.experiment.assembly import shortened as shortened
 from modal_aware_jax.experiment.backbones import BACKBONES as BACKBONES
 from modal_aware_jax.experiment.backbones import backbone as backbone
 from modal_aware_jax.experiment.backbones import find_weights as find_weights

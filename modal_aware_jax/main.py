@@ -30,6 +30,9 @@ runs the same command, on the same data and a workdir that all of them see:
     ... --coordinator=HOST:1234 --num_processes=2 --process_id=0    (the other one: 1)
     ... --distributed    where SLURM, GKE, Open MPI or a TPU pod tells them all this
 
+Codes that were trained with --config.model.nested_bits are codes of these lengths, too:
+evaluate, encode, search and export take --bits=B, and write under names that end in -B.
+
 Any value of the config can be changed: --config.model.num_bits=32.
 """
 
@@ -45,6 +48,9 @@ MODES = ("train", "evaluate", "encode", "search", "export")
 flags.adopt_module_key_flags(cli)  # --help shows them
 flags.DEFINE_enum("mode", "train", MODES, "What to do; see above.")
 flags.DEFINE_string("step", "latest", "evaluate, export: 'latest', 'best' or a step.")
+flags.DEFINE_integer(
+    "bits", None, "Of a run with nested codes: the first so many.", lower_bound=1
+)
 flags.DEFINE_string("codes", None, "evaluate, search: codes made elsewhere, .npz.")
 flags.DEFINE_string("index", None, "search: an index file of your own, by --codes.")
 flags.DEFINE_string("model", None, "encode, search: an exported model.")
@@ -80,6 +86,13 @@ def run(args) -> None:
         with config.unlocked():
             config.training.cached_maps = False
     experiment = build.experiment(config)
+    if args.bits is not None:
+        if args.mode == "train":
+            raise ValueError(
+                "--bits takes a part of trained codes; for --mode=train say the length "
+                "with --config.model.num_bits."
+            )
+        experiment = build.shortened(experiment, args.bits)
     if args.mode in ("encode", "search"):
         experiment = modes.with_every_item(experiment, config.data)
     step = int(args.step) if args.step.isdigit() else args.step
@@ -145,6 +158,11 @@ def _run_model(args, workdir) -> None:
         raise ValueError(
             f"--model is for --mode=encode and search, not {args.mode}: an exported "
             "model has neither a split nor an optimiser."
+        )
+    if args.bits is not None:
+        raise ValueError(
+            "--bits is for a run: export it so, --mode=export --bits=B, and take that "
+            "model."
         )
     model = modes.load_model_file(pathlib.Path(args.model))
     options = {

@@ -21,6 +21,7 @@ from modal_aware_jax.experiment.methods import model
 from modal_aware_jax.experiment.optimizers import make_optimizer
 from modal_aware_jax.experiment.sources import collection, fitted, split_of
 from modal_aware_jax.experiment.tasks import choose_method, task_of
+from modal_aware_jax.hashing.nested import check_lengths
 from modal_aware_jax.tasks.task import Task
 
 
@@ -42,6 +43,7 @@ class Experiment:
         relaxed bits [B, K], in evaluation mode.
       make_optimizer: number of steps an epoch -> optax transformation.
       wide_features: width of the wide text vector, the first of `text_widths`.
+      suffix: of the files that are written of codes of another length than the whole.
       The other fields are the config's values of the same names.
     """
 
@@ -72,6 +74,32 @@ class Experiment:
     validation_search: str
     validation_database: int | None
     workers: int
+    suffix: str = ""
+
+
+def shortened(run: Experiment, bits: int) -> Experiment:
+    """The experiment with the first bits of its codes in place of all.
+
+    Args:
+      run: of nested codes.
+      bits: one of their lengths.
+
+    Raises:
+      ValueError: the run's codes have no prefix of this length.
+    """
+    lengths = check_lengths(run.config["model"].get("nested_bits", ()), run.num_bits)
+    if bits not in lengths:
+        raise ValueError(
+            f"--bits={bits}: this run's codes have {', '.join(map(str, lengths))} bits."
+            " Codes of several lengths are trained together with "
+            f"--config.model.nested_bits='({bits}, ...)'."
+        )
+
+    def output(model, batch):
+        return run.output(model, batch)[:, :bits]
+
+    suffix = "" if bits == run.num_bits else f"-{bits}"
+    return dataclasses.replace(run, num_bits=bits, output=output, suffix=suffix)
 
 
 def experiment(config, pairs: Collection | None = None) -> Experiment:

@@ -82,6 +82,7 @@ def photograph_settings(
         "model": {
             "method": method,
             "num_bits": choice["bits"],
+            "nested_bits": (),  # lengths at which a prefix is a code, too
             "text_widths": (8192 if method == "modal_aware_paper" else 1024, 512),
             "dtype": "float32",  # or bfloat16: of the computation
             "image_features": 1024,

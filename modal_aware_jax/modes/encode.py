@@ -29,7 +29,8 @@ def encode_collection(
     Args:
       experiment: built from the config the run was trained with.
       workdir: the run's directory.
-      output: the file to write; `encoded.npz` in the workdir by default.
+      output: the file to write; `encoded.npz` in the workdir by default, with the
+        experiment's suffix.
 
     Returns:
       The path of the file.
@@ -40,7 +41,8 @@ def encode_collection(
     encoder = Encoder(experiment, lower_maps(experiment))
     variables = variables_of(experiment.model)
     codes = encoder(variables, np.arange(len(pairs)), label="encode")
-    return _write(output or workdir / "encoded.npz", codes, pairs, experiment.num_bits)
+    output = output or workdir / f"encoded{experiment.suffix}.npz"
+    return _write(output, codes, pairs, experiment.num_bits)
 
 
 def need_codes(experiment: Experiment) -> None:

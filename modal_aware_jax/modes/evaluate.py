@@ -56,7 +56,9 @@ def report_run(experiment, encoder, variables, workdir, history=None) -> dict:
         if not is_first():
             return {}
         found = task.evaluate(experiment, outputs)
-    directory = workdir / "report"
+    directory = workdir / f"report{experiment.suffix}"
+    arrays = pathlib.Path(task.arrays_file)
+    arrays = workdir / arrays.with_stem(arrays.stem + experiment.suffix)
     with explain_write_errors(directory):
         task.write_report(
             directory,
@@ -64,7 +66,7 @@ def report_run(experiment, encoder, variables, workdir, history=None) -> dict:
             examples=found.examples,
             title=task.title(experiment),
         )
-        np.savez_compressed(workdir / task.arrays_file, **found.arrays)
+        np.savez_compressed(arrays, **found.arrays)
         if history:
             text = json.dumps({"history": history}, indent=1)
             (directory / "history.json").write_text(text)

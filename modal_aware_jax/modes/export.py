@@ -55,7 +55,7 @@ def export_run(
         batch = {"image": images, "text": text}
         return experiment.output(nnx.merge(graphdef, state), batch)
 
-    output = output or workdir / "export"
+    output = output or workdir / f"export{experiment.suffix}"
     output.mkdir(parents=True, exist_ok=True)
     partial = output / f".{os.getpid()}.partial"
     partial.mkdir()

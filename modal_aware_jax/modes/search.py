@@ -58,7 +58,7 @@ def search_run(
     pairs = experiment.collection
     index = open_index(
         pairs,
-        workdir / f"collection-{step}.index",
+        workdir / f"collection-{step}{experiment.suffix}.index",
         lambda: encode_collection(experiment, workdir),
     )
     graphdef, state = nnx.split(experiment.model)

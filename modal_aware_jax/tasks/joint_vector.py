@@ -9,6 +9,7 @@ from flax import nnx
 from modal_aware_jax.experiment.inputs import drop_words
 from modal_aware_jax.experiment.lookup import choose
 from modal_aware_jax.experiment.losses import Setting, loss_options
+from modal_aware_jax.hashing.nested import check_lengths, nested_loss
 
 
 def head_output(joint: Callable) -> Callable:
@@ -40,7 +41,21 @@ def head_loss(losses: dict, config, pairs, parts, network, joint) -> Callable:
         labels=pairs.labels,
     )
     kind = choose("loss", losses, config.loss.name)
-    loss = kind.make(setting, **loss_options(config.loss, losses))
+    options = loss_options(config.loss, losses)
+    nested = config.model.get("nested_bits", ())
+    if nested and kind.memory is not None:
+        raise ValueError(
+            f"config.model.nested_bits: the loss {config.loss.name} keeps a memory of "
+            "codes of one length. Take another, such as "
+            "--config.loss.name=expected_ap."
+        )
+    if nested:
+        loss = nested_loss(
+            lambda bits: kind.make(setting._replace(num_bits=bits), **options),
+            check_lengths(nested, setting.num_bits),
+        )
+    else:
+        loss = kind.make(setting, **options)
     if kind.memory is not None:
         network.memory = kind.memory(setting)
 
