@@ -211,7 +211,7 @@ def test_what_is_not_there_is_named(tmp_path):
         message = str(caught.value)
         assert f"there is no {name}" in message and "looks like a web page" in message
         assert "extract flickr30k-images.tar.gz first" in message
-        with pytest.raises(ValueError, match="on_problem='stop' or on_problem='skip'"):
+        with pytest.raises(ValueError, match="on_problem must be 'stop' or 'skip'"):
             module.read(tmp_path, on_problem="ignore")
     with pytest.raises(ValueError, match="splits to be some of train, val, test, rest"):
         karpathy.read(tmp_path, splits=["dev"])

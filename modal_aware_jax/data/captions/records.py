@@ -131,6 +131,5 @@ def check_on_problem(name: str, on_problem: str) -> None:
     """ValueError unless on_problem is 'stop' or 'skip'."""
     if on_problem not in ("stop", "skip"):
         raise ValueError(
-            f"{name}: expected on_problem='stop' or on_problem='skip', got "
-            f"{on_problem!r}."
+            f"{name}: on_problem must be 'stop' or 'skip', got {on_problem!r}."
         )
