@@ -9,7 +9,7 @@ not be stored. Of each case NAME:
   of sharded models, `NAME/model.safetensors.index.json`, as the library writes them;
 - `NAME/ids`, `NAME/mask` and what came of them; images are `seeded_weights.images`.
 
-Made with torch 2.13.0, transformers 5.24.0 and timm 1.0.31.
+Made with torch 2.14.1, transformers 5.24.0 and timm 1.0.31.
 """
 
 import json
