@@ -17,7 +17,8 @@ from modal_aware_jax.data.problems import ADVICE
 
 PACKAGE = pathlib.Path(modal_aware_jax.__file__).parent
 CONFIGS = {path.stem: path for path in (PACKAGE.parent / "configs").glob("*.py")}
-SOURCE_OF = {"flickr": "flickr25k"}  # where a config is not named after its source
+# Where a config is not named after its source.
+SOURCE_OF = {"flickr": "flickr25k", "posts": "shapes"}
 # ml_collections loads a config file by a method that Python gives up.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 # Files of the package's data that the source `folder` alone reads with.
