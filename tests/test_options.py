@@ -83,7 +83,7 @@ CONFIG_FLAGS = sorted(
         for flag in re.findall(r"--config\.[\w.]*\w(?:=[^\s,;:)]*)?", text)
         for config in configs_of(path, text)
         # A source that takes nothing from the disk has neither folder nor options.
-        if not (config == "shapes" and ".data." in flag)
+        if not (SOURCE_OF.get(config, config) == "shapes" and ".data." in flag)
     }
 )
 

@@ -91,8 +91,8 @@ def shortened(run: Experiment, bits: int) -> Experiment:
     if bits not in lengths:
         raise ValueError(
             f"--bits={bits}: this run's codes have {', '.join(map(str, lengths))} bits."
-            " Codes of several lengths are trained together with "
-            f"--config.model.nested_bits='({bits}, ...)'."
+            " Codes of several lengths are trained together: name the lengths in "
+            "config.model.nested_bits."
         )
 
     def output(model, batch):
