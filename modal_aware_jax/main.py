@@ -49,7 +49,11 @@ flags.adopt_module_key_flags(cli)  # --help shows them
 flags.DEFINE_enum("mode", "train", MODES, "What to do; see above.")
 flags.DEFINE_string("step", "latest", "evaluate, export: 'latest', 'best' or a step.")
 flags.DEFINE_integer(
-    "bits", None, "Of a run with nested codes: the first so many.", lower_bound=1
+    "bits",
+    None,
+    "Of a run with nested codes: the first so many.",
+    lower_bound=1,
+    allow_override=True,  # a notebook may import the comparison too, which lists lengths
 )
 flags.DEFINE_string("codes", None, "evaluate, search: codes made elsewhere, .npz.")
 flags.DEFINE_string("index", None, "search: an index file of your own, by --codes.")

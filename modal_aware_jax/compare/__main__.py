@@ -34,7 +34,7 @@ from modal_aware_jax import cli
 
 flags.adopt_module_key_flags(cli)  # --help shows them
 flags.DEFINE_list("methods", "modal_aware,image,text", "Methods, ours first; or all.")
-flags.DEFINE_list("bits", "64", "Code lengths.")
+flags.DEFINE_list("bits", "64", "Code lengths.", allow_override=True)
 flags.DEFINE_list("seeds", "0", "Training seeds.")
 flags.DEFINE_string(
     "records", None, "Take the cells of this cells.npz, of another report, as finished."
