@@ -53,7 +53,7 @@ flags.DEFINE_integer(
     None,
     "Of a run with nested codes: the first so many.",
     lower_bound=1,
-    allow_override=True,  # a notebook may import the comparison too, which lists lengths
+    allow_override=True,  # the comparison, in the same notebook, takes several
 )
 flags.DEFINE_string("codes", None, "evaluate, search: codes made elsewhere, .npz.")
 flags.DEFINE_string("index", None, "search: an index file of your own, by --codes.")
