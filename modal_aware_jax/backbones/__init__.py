@@ -5,6 +5,7 @@ from modal_aware_jax.backbones.clip import CLIP
 from modal_aware_jax.backbones.from_pretrained import from_pretrained
 from modal_aware_jax.backbones.mobilenet import MobileNetV2
 from modal_aware_jax.backbones.resnet import ResNet18
+from modal_aware_jax.backbones.text_cnn import TextCNN
 from modal_aware_jax.backbones.text_mlp import TextMLP
 from modal_aware_jax.backbones.vit import ViT
 
@@ -13,6 +14,7 @@ __all__ = [
     "CLIP",
     "MobileNetV2",
     "ResNet18",
+    "TextCNN",
     "TextMLP",
     "ViT",
     "from_pretrained",

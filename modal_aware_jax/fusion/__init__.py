@@ -4,6 +4,7 @@ The functions under `CompactBilinear` are imported from `fusion.compact_bilinear
 re-exporting the function of that name would hide the file.
 """
 
+from modal_aware_jax.fusion.bridges import CrossLayerBridges as CrossLayerBridges
 from modal_aware_jax.fusion.co_attention import (
     AsymmetricCoAttention as AsymmetricCoAttention,
 )
@@ -22,6 +23,12 @@ from modal_aware_jax.fusion.low_rank_bilinear import (
     FactorizedBilinear as FactorizedBilinear,
 )
 from modal_aware_jax.fusion.low_rank_bilinear import LowRankBilinear as LowRankBilinear
+from modal_aware_jax.fusion.pooled_tokens import (
+    FeatureLevelFusion as FeatureLevelFusion,
+)
+from modal_aware_jax.fusion.pooled_tokens import ImageAlone as ImageAlone
+from modal_aware_jax.fusion.pooled_tokens import PooledFusion as PooledFusion
+from modal_aware_jax.fusion.pooled_tokens import TextAlone as TextAlone
 from modal_aware_jax.fusion.similarity_fusion import (
     SimilarityFusion as SimilarityFusion,
 )
@@ -31,13 +38,18 @@ __all__ = [
     "CoAttention",
     "CompactBilinear",
     "Concat",
+    "CrossLayerBridges",
     "ElementwiseProduct",
     "ElementwiseSum",
     "FactorizedBilinear",
+    "FeatureLevelFusion",
     "GatedMultimodalUnit",
+    "ImageAlone",
     "LowRankBilinear",
     "MergeAttention",
     "MultiGatedUnit",
     "PooledCompactBilinear",
+    "PooledFusion",
     "SimilarityFusion",
+    "TextAlone",
 ]

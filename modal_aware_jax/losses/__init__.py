@@ -13,6 +13,7 @@ from modal_aware_jax.losses import dcmh as dcmh
 from modal_aware_jax.losses import expected_ap as expected_ap
 from modal_aware_jax.losses import hard_negatives as hard_negatives
 from modal_aware_jax.losses import info_nce as info_nce
+from modal_aware_jax.losses import loss_balance as loss_balance
 from modal_aware_jax.losses import matching as matching
 from modal_aware_jax.losses import momentum_contrast as momentum_contrast
 from modal_aware_jax.losses import pairwise as pairwise
@@ -21,6 +22,7 @@ from modal_aware_jax.losses import sigmoid_pairs as sigmoid_pairs
 from modal_aware_jax.losses import triplet as triplet
 from modal_aware_jax.losses import triplet_graded as triplet_graded
 from modal_aware_jax.losses import triplet_mining as triplet_mining
+from modal_aware_jax.losses import unimodal_contrastive as unimodal_contrastive
 from modal_aware_jax.losses import vse as vse
 
 __all__ = [
@@ -34,6 +36,7 @@ __all__ = [
     "expected_ap",
     "hard_negatives",
     "info_nce",
+    "loss_balance",
     "matching",
     "momentum_contrast",
     "pairwise",
@@ -42,5 +45,6 @@ __all__ = [
     "triplet",
     "triplet_graded",
     "triplet_mining",
+    "unimodal_contrastive",
     "vse",
 ]
