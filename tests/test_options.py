@@ -18,7 +18,11 @@ from modal_aware_jax.data.problems import ADVICE
 PACKAGE = pathlib.Path(modal_aware_jax.__file__).parent
 CONFIGS = {path.stem: path for path in (PACKAGE.parent / "configs").glob("*.py")}
 # Where a config is not named after its source.
-SOURCE_OF = {"flickr": "flickr25k", "posts": "shapes"}
+SOURCE_OF = {
+    "flickr": "flickr25k",
+    "flickr8k": "captions/flickr8k",
+    "posts": "shapes",
+}
 # ml_collections loads a config file by a method that Python gives up.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 # Files of the package's data that the source `folder` alone reads with.
@@ -84,8 +88,8 @@ CONFIG_FLAGS = sorted(
         for config in configs_of(path, text)
         # A source that takes nothing from the disk has neither folder nor options.
         if not (SOURCE_OF.get(config, config) == "shapes" and ".data." in flag)
-        # Posts are classified: they have no codes.
-        if not (config == "posts" and "bits" in flag)
+        # Posts are classified, sentences matched: they have no codes.
+        if not (config in ("posts", "flickr8k") and "bits" in flag)
     }
 )
 

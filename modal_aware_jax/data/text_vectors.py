@@ -20,7 +20,7 @@ from modal_aware_jax.data import text
 from modal_aware_jax.data.collection import Collection
 from modal_aware_jax.data.word_vectors import cooccurrence_vectors, model_vectors
 
-KINDS = ("bag", "tfidf", "sentence", "words")
+KINDS = ("bag", "tfidf", "sentence", "sentences", "words")
 
 
 class BagOfWords:
@@ -112,11 +112,12 @@ class Sentences:
     """Vectors of the captions by a sentence model; every word is known to it.
 
     Args:
-      model: maps sentences to float32 [N, D]; has a `digest`.
+      model: maps sentences to float32 [N, D]; has `digest` and `features`, D.
       folder: where the vectors of collections are kept; None keeps none.
     """
 
     vocabulary = ()
+    kept_as = "sentences"
 
     def __init__(self, model: Callable, folder: str | os.PathLike | None = None):
         self.model = model
@@ -141,12 +142,12 @@ class Sentences:
         damaged file is made anew.
         """
         path = self.folder and self.folder / (
-            f"sentences-{pairs.name}-{_fingerprint(self.model.digest, pairs)}.npz"
+            f"{self.kept_as}-{pairs.name}-{_fingerprint(self.model.digest, pairs)}.npz"
         )
         vectors = _kept(path)
         if vectors is not None:
             return vectors
-        captions = [" ".join(caption.split()) for caption in pairs.captions[:]]
+        captions = self._texts(pairs)
         console = rich.console.Console(stderr=True)
         with rich.progress.Progress(console=console, transient=True) as bar:
             task = bar.add_task(f"{pairs.name}: sentence vectors", total=len(captions))
@@ -154,6 +155,31 @@ class Sentences:
         if path:
             _save(path, vectors)
         return vectors
+
+    def _texts(self, pairs):
+        return [" ".join(caption.split()) for caption in pairs.captions[:]]
+
+
+class SentenceSets(Sentences):
+    """Vectors of each sentence of captions that have one a line, side by side.
+
+    An item with fewer sentences than others has zeros in place of the vectors that it
+    lacks. A new text is one sentence.
+    """
+
+    kept_as = "each_sentence"
+
+    def vectors(self, pairs: Collection) -> np.ndarray:
+        """The vectors of all sentences, float32 [N, S·D], S the most of an item."""
+        rows = super().vectors(pairs)
+        counts = [caption.count("\n") + 1 for caption in pairs.captions[:]]
+        vectors = np.zeros((len(pairs), max(counts), rows.shape[1]), np.float32)
+        vectors[np.arange(max(counts)) < np.array(counts)[:, None]] = rows
+        return vectors.reshape(len(pairs), -1)
+
+    def _texts(self, pairs):
+        lines = [line for text in pairs.captions[:] for line in text.split("\n")]
+        return [" ".join(line.split()) for line in lines]
 
 
 def text_encoder(
@@ -165,11 +191,11 @@ def text_encoder(
     sentence_model: str | os.PathLike = "",
     word_vectors: str | os.PathLike = "own",
     folder: str | os.PathLike | None = None,
-) -> BagOfWords | TfIdf | Sentences | Words:
+) -> BagOfWords | TfIdf | Sentences | SentenceSets | Words:
     """The encoder of a kind.
 
     Args:
-      kind: 'bag', 'tfidf', 'sentence' or 'words'.
+      kind: 'bag', 'tfidf', 'sentence', 'sentences' or 'words'.
       pairs: with bags of words and captions.
       train: positions of the training pairs.
       read_model: from the folder of a sentence model to what `Sentences` takes, such
@@ -185,6 +211,8 @@ def text_encoder(
         return TfIdf(pairs, train)
     if kind == "sentence":
         return Sentences(_read(read_model, sentence_model, kind), folder)
+    if kind == "sentences":
+        return SentenceSets(_read(read_model, sentence_model, kind), folder)
     if kind == "words":
         if word_vectors == "own":
             return Words(pairs, cooccurrence_vectors(pairs.text[train]))
@@ -192,8 +220,8 @@ def text_encoder(
         return Words(pairs, _vectors_of_words(pairs.vocabulary, model, folder))
     raise ValueError(
         f"config.data.text is one of {', '.join(KINDS)}, not {kind!r}. 'bag' marks the "
-        "words, 'tfidf' weights them, 'sentence' reads the whole caption, 'words' "
-        "reads each word as a vector."
+        "words, 'tfidf' weights them, 'sentence' reads the whole caption, "
+        "'sentences' each line of it, 'words' reads each word as a vector."
     )
 
 

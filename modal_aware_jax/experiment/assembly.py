@@ -126,10 +126,10 @@ def experiment(config, pairs: Collection | None = None) -> Experiment:
         folder=_prepared_dir(data) / "text",
     )
     pairs = represent(pairs, text)
-    network = model(
+    network = (task.network or _network)(
         config,
         pairs,
-        getattr(text, "vectors_of_words", None),
+        text,
         method=method,
         num_outputs=task.num_outputs(config, pairs),
     )
@@ -177,7 +177,7 @@ def experiment(config, pairs: Collection | None = None) -> Experiment:
         normalize=normalize,
         num_bits=config.model.get("num_bits", 0),
         image_size=data.image_size,
-        wide_features=config.model.text_widths[0],
+        wide_features=config.model.get("text_widths", (0,))[0],
         num_epochs=training.num_epochs,
         batch_size=training.batch_size,
         tensor_parallel=training.get("tensor_parallel", 1),
@@ -191,6 +191,12 @@ def experiment(config, pairs: Collection | None = None) -> Experiment:
         validation_database=training.get("validation_database", 0) or None,
         workers=training.workers,
     )
+
+
+def _network(config, pairs, text, **options):
+    """A network with a joint vector and a head."""
+    vectors = getattr(text, "vectors_of_words", None)
+    return model(config, pairs, vectors, **options)
 
 
 def _prepared_dir(data):

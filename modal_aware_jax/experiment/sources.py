@@ -17,6 +17,7 @@ from modal_aware_jax.data import (
     protocol,
     shapes,
 )
+from modal_aware_jax.data.captions.collection import loader
 from modal_aware_jax.data.collection import Collection
 from modal_aware_jax.data.given_split import given_split
 from modal_aware_jax.data.sizes import fitting_batch, fitting_sizes
@@ -31,8 +32,11 @@ def _shapes(directory, **options):
 
 SOURCES = {
     "flickr25k": flickr25k.load,
+    "flickr30k": loader("flickr30k"),
+    "flickr8k": loader("flickr8k"),
     "folder": folder.load,
     "iapr_tc12": iapr_tc12.load,
+    "karpathy": loader("karpathy"),
     "nus_wide": nus_wide.load,
     "shapes": _shapes,
 }

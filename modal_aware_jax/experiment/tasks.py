@@ -6,9 +6,10 @@ from modal_aware_jax.experiment.lookup import choose
 from modal_aware_jax.experiment.losses import loss_options
 from modal_aware_jax.tasks.classification import CLASSIFICATION
 from modal_aware_jax.tasks.hashing import HASHING
+from modal_aware_jax.tasks.matching import MATCHING
 from modal_aware_jax.tasks.task import Task
 
-TASKS = {"hashing": HASHING, "classification": CLASSIFICATION}
+TASKS = {task.name: task for task in (HASHING, CLASSIFICATION, MATCHING)}
 DEFAULT = "hashing"  # of configs from before there were others
 
 

@@ -1,4 +1,4 @@
-"""Precision-recall by Hamming radius and precision at N, as PNG.
+"""Precision-recall by Hamming radius, precision at N, cumulative match, as PNG.
 
 matplotlib is imported when a figure is drawn; no window, no global state.
 """
@@ -73,3 +73,18 @@ def draw_precision_at(results: dict, path) -> None:
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
     _save(figure, axes, len(results), path)
+
+
+def draw_cumulative_match(curves: dict, path, title: str) -> None:
+    """Share of the queries whose first right item is among the first k, over k.
+
+    Args:
+        curves: [R] by name, of the ranks 1 to R.
+        path: of the PNG.
+        title: of the figure.
+    """
+    figure, axes = _figure("rank k", "found by rank k", title)
+    for i, (name, curve) in enumerate(curves.items()):
+        axes.plot(np.arange(1, len(curve) + 1), curve, **line_style(i, name))
+    axes.set_xlim(0.5, max(len(curve) for curve in curves.values()) + 0.5)
+    _save(figure, axes, len(curves), path)

@@ -114,9 +114,13 @@ class Task:
       losses: its losses by name, as `experiment.losses.LOSSES`.
       check: `check(config, pairs)` refuses what cannot be learned from.
       num_outputs: `num_outputs(config, pairs)` -> the width of the network's head.
+      network: `network(config, pairs, text, *, method, num_outputs)` -> the network;
+        `text` is the encoder of texts. None: `experiment.methods.model`, with a joint
+        vector and a head.
       loss: `loss(config, pairs, parts, network, joint)` -> the `loss(model, batch,
         key)` of a step. `joint(model, batch, text, *, train, window, rngs)` gives the
-        vectors [B, D] of a batch, which holds `image`, `text`, `labels` and `index`.
+        vectors [B, D], or what the task's networks give, of a batch, which holds
+        `image`, `text`, `labels` and `index`.
       output: `output(joint)` -> `output(model, batch)`, in evaluation mode.
       validation: `validation(experiment)` -> {name: positions} to be validated with.
       validate: `validate(experiment, outputs)` -> scores, from {name: outputs}.
@@ -136,6 +140,7 @@ class Task:
     refused: dict[str, str] = dataclasses.field(default_factory=dict)
     check: Callable[..., None]
     num_outputs: Callable[..., int]
+    network: Callable[..., Any] | None = None
     loss: Callable[..., Callable]
     output: Callable[..., Callable]
     validation: Callable[..., dict]

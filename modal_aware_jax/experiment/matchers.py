@@ -1,0 +1,101 @@
+"""The methods of matching: two towers behind a backbone, and their losses."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from flax import nnx
+
+from modal_aware_jax.experiment.backbones import backbone
+from modal_aware_jax.experiment.precision import compute_in
+from modal_aware_jax.losses.info_nce import info_nce
+from modal_aware_jax.losses.sigmoid_pairs import sigmoid_pairs
+from modal_aware_jax.losses.vse import max_hinge, sum_hinge
+from modal_aware_jax.models.captioned import CaptionedTowers
+from modal_aware_jax.models.two_tower import TwoTower
+
+
+class Loss(NamedTuple):
+    """A row of the table.
+
+    Attributes:
+      function: `function(image, text, temperature, groups=..., **options)` of two
+        embeddings [B, F], the network's `Temperature` and the images' numbers [B].
+      options: its keywords, and their values where the config gives no other.
+    """
+
+    function: Callable
+    options: dict[str, Any]
+
+
+def _info_nce(image, text, temperature, **options):
+    return info_nce(image, text, scale=temperature.scale(), **options)
+
+
+def _sigmoid_pairs(image, text, temperature, **options):
+    learned = {"scale": temperature.scale(), "bias": temperature.bias[...]}
+    return sigmoid_pairs(image, text, **learned, **options)
+
+
+def _without_temperature(hinge):
+    return lambda image, text, temperature, **options: hinge(image, text, **options)
+
+
+LOSSES = {
+    "info_nce": Loss(_info_nce, {}),
+    "sigmoid_pairs": Loss(_sigmoid_pairs, {}),
+    "max_hinge": Loss(_without_temperature(max_hinge), {"margin": 0.2}),
+    "sum_hinge": Loss(_without_temperature(sum_hinge), {"margin": 0.2}),
+}
+
+
+class Matcher(NamedTuple):
+    """A row of the table.
+
+    Attributes:
+      title: what tables and figures call it.
+      towers: constructor `(image_features, text_features, features, *, ...)` of a
+        `TwoTower`.
+      loss: a name of `LOSSES`; a config's `loss.name` may be another one.
+    """
+
+    title: str
+    towers: Callable
+    loss: str
+
+
+def _without_dropout(*widths, hidden_features, dtype, rngs, **rates):
+    del rates
+    return TwoTower(*widths, hidden_features=hidden_features, dtype=dtype, rngs=rngs)
+
+
+MATCHERS = {
+    "towers": Matcher("two towers, InfoNCE", TwoTower, "info_nce"),
+    "siglip": Matcher(
+        "two towers, sigmoid of pairs",
+        functools.partial(TwoTower, scale=10.0, bias=-10.0),
+        "sigmoid_pairs",
+    ),
+    "vse": Matcher("VSE++ (max-hinge)", TwoTower, "max_hinge"),
+    "vse_sum": Matcher("sum-hinge", TwoTower, "sum_hinge"),
+    "towers_no_dropout": Matcher("towers w/o dropout", _without_dropout, "info_nce"),
+}
+
+
+def network(config, pairs, text, *, method: Matcher, num_outputs: int) -> nnx.Module:
+    """The network of `config.model`: a backbone and two towers on it."""
+    del pairs
+    rngs, options = nnx.Rngs(config.seed), config.model
+    trunk = backbone(config.backbone, config.data.get("dir", ""), rngs)
+    towers = method.towers(
+        trunk.upper_features,
+        text.model.features,
+        num_outputs,
+        hidden_features=options.hidden_features,
+        image_dropout_rate=options.image_dropout,
+        text_dropout_rate=options.text_dropout,
+        hidden_dropout_rate=options.hidden_dropout,
+        dtype=None,
+        rngs=rngs,
+    )
+    return compute_in(CaptionedTowers(trunk, towers), options.get("dtype", "float32"))

@@ -1,0 +1,69 @@
+"""Images and all of their sentences through two towers behind one image backbone."""
+
+import jax
+from flax import nnx
+
+from modal_aware_jax.models.two_tower import TwoTower
+
+
+class CaptionedTowers(nnx.Module):
+    """A backbone's means to a `TwoTower`, with any number of sentences an image.
+
+    Args:
+      backbone: a module with `lower(images, *, train)` and `upper(maps, *, train)`.
+      towers: on its `upper_features` and on the vectors of sentences.
+
+    Example:
+      >>> class Same(nnx.Module):
+      ...     def lower(self, images, *, train):
+      ...         return images
+      ...     upper = lower
+      >>> import jax.numpy as jnp
+      >>> towers = TwoTower(3, 4, 2, hidden_features=8, rngs=nnx.Rngs(0))
+      >>> network = CaptionedTowers(Same(), towers)
+      >>> image, text = network.joint(
+      ...     jnp.ones((1, 5, 5, 3)), jnp.ones((1, 8)), train=False)
+      >>> image.shape, text.shape
+      ((1, 2), (1, 2, 2))
+    """
+
+    reads_means = True  # all it reads of the last maps
+
+    def __init__(self, backbone: nnx.Module, towers: TwoTower):
+        self.backbone = backbone
+        self.towers = towers
+
+    def joint_from_means(
+        self, means: jax.Array, text: jax.Array, *, train: bool, rngs=None
+    ) -> tuple[jax.Array, jax.Array]:
+        """Means of the last maps [B, 1, 1, C] and sentences [B, S·T] to embeddings.
+
+        Args:
+          text: vectors [T] of S sentences an image, side by side.
+          train: whether dropout drops.
+          rngs: with a `dropout` stream.
+
+        Returns:
+          Images [B, F] and sentences [B, S, F], of any length; no embedding of one side
+          has seen the other side.
+        """
+        width = self.towers.text.in_features
+        if text.ndim != 2 or text.shape[1] % width:
+            raise ValueError(
+                f"CaptionedTowers expects text [B, S x {width}], the vectors of S "
+                f"sentences an image side by side, got {text.shape}."
+            )
+        image = self.towers.embed_image(means[:, 0, 0], train=train, rngs=rngs)
+        rows = self.towers.embed_text(text.reshape(-1, width), train=train, rngs=rngs)
+        return image, rows.reshape(len(text), -1, rows.shape[-1])  # [B, S, F]
+
+    def joint_from_maps(self, maps, text, *, train: bool, rngs=None):
+        """The same from maps [B, h, w, C] of the backbone's lower half."""
+        maps = self.backbone.upper(maps, train=train)
+        means = maps.mean(axis=(1, 2), keepdims=True)
+        return self.joint_from_means(means, text, train=train, rngs=rngs)
+
+    def joint(self, images, text, *, train: bool, rngs=None):
+        """The same from images [B, H, W, 3]."""
+        maps = self.backbone.lower(images, train=train)
+        return self.joint_from_maps(maps, text, train=train, rngs=rngs)

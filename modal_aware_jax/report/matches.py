@@ -1,0 +1,147 @@
+"""What a report of matching shows: recalls both ways, two curves, what was found."""
+
+import csv
+import html
+import json
+import pathlib
+
+import numpy as np
+
+from modal_aware_jax.report.curves import draw_cumulative_match
+from modal_aware_jax.report.page import STYLE, data_uri, html_table, render_item
+from modal_aware_jax.report.tables import aligned, markdown_table, plain
+
+NOTE = (
+    "R@k is the share of the queries, in percent, that find a sentence of their image, "
+    "or their image, among the first k; rsum adds up the six. Images ask all sentences "
+    "of all test images, and sentences all test images."
+)
+WAYS = {"image_to_text": "image → text", "text_to_image": "text → image"}
+
+
+def summary(results: dict) -> list[dict]:
+    """One flat row a method: {column: text or number}, the same columns in each.
+
+    Args:
+      results: by name, of `retrieval.evaluate_matching`.
+    """
+    rows = []
+    for name, result in results.items():
+        row = {"method": name, "rsum": float(result["rsum"])}
+        if "rsum_low" in result:
+            low, high = result["rsum_low"], result["rsum_high"]
+            row["95 % interval"] = f"{low:.1f} to {high:.1f}"
+        for key, way in WAYS.items():
+            for k, value in zip((1, 5, 10), result[key]["recall"], strict=True):
+                row[f"R@{k} {way}"] = 100 * float(value)
+            row[f"median rank {way}"] = float(result[key]["median_rank"])
+        fewest, most = result["texts_per_image"]
+        row["images"] = int(result["num_images"])
+        row["sentences an image"] = (
+            f"{fewest} to {most}" if most > fewest else str(most)
+        )
+        rows.append(row)
+    return rows
+
+
+def _cells(rows):
+    def text(value):
+        return f"{value:.1f}" if isinstance(value, float) else str(value)
+
+    return [list(rows[0]), *([text(v) for v in row.values()] for row in rows)]
+
+
+def format_matches(results: dict) -> str:
+    """An aligned table for the terminal."""
+    return aligned(_cells(summary(results)))
+
+
+def draw_matches(directory, results: dict) -> list[tuple[str, pathlib.Path]]:
+    """Draws cumulative_match_*.png of both ways -> (description, path)."""
+    curves = []
+    for key, way in WAYS.items():
+        path = pathlib.Path(directory) / f"cumulative_match_{key}.png"
+        some = {
+            name: np.asarray(result[key]["cmc"]) for name, result in results.items()
+        }
+        draw_cumulative_match(some, path, f"Cumulative match, {way}")
+        curves.append((f"Share found by rank k, {way}", path))
+    return curves
+
+
+def write_matches(
+    directory, results: dict, *, title: str, examples=(), curves=None
+) -> None:
+    """Writes metrics.json, .csv, .md, two figures and index.html.
+
+    Args:
+      directory: made where it does not exist.
+      results: by name, of `retrieval.evaluate_matching`.
+      title: heading of the page.
+      examples: (heading, [{"query": (image or None, text), "results": [(image or None,
+        text, cosine, whether it is right)]}]).
+      curves: figures that are there already, as (description, path).
+    """
+    directory = pathlib.Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(plain(results), indent=1, allow_nan=False)
+    (directory / "metrics.json").write_text(text + "\n", encoding="utf-8")
+    rows = summary(results)
+    with open(directory / "metrics.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    text = "\n".join([markdown_table(_cells(rows)), NOTE + "\n"])
+    (directory / "metrics.md").write_text(text, encoding="utf-8")
+    curves = draw_matches(directory, results) if curves is None else curves
+    page = render_matches(results, curves=curves, examples=examples, title=title)
+    (directory / "index.html").write_text(page, encoding="utf-8")
+
+
+def render_matches(results: dict, *, curves, examples, title: str) -> str:
+    """The page as HTML; see `write_matches`."""
+    name = html.escape(title)
+    header, *body = _cells(summary(results))
+    parts = [
+        "<!doctype html>",
+        '<html lang="en"><head><meta charset="utf-8">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        f"<title>{name}</title><style>{STYLE}</style></head><body>",
+        f"<h1>{name}</h1>",
+        html_table(header, body),
+        f'<p class="note">{html.escape(NOTE)}</p>',
+        '<div class="curves">',
+    ]
+    for what, path in curves:
+        uri = data_uri(pathlib.Path(path).read_bytes(), "png")
+        parts.append(f'<img src="{uri}" alt="{html.escape(what)}">')
+    parts.append("</div>")
+    for heading, some in examples:
+        parts.append(f"<h2>{html.escape(heading)}</h2>")
+        parts += [_search(**example) for example in some]
+    parts.append("</body></html>\n")
+    return "\n".join(parts)
+
+
+def _search(query, results):
+    """One query with what it found, right items marked."""
+    found = []
+    for rank, (image, text, cosine, right) in enumerate(results, 1):
+        mark = "✓" if right else "✗"
+        head = f'{rank}. <span class="mark">{mark}</span> ({cosine:.3f})'
+        kind = "relevant" if right else "other"
+        found.append(f"<li>{_item(image, text, head, kind)}</li>")
+    asked = _item(*query, "<b>query</b>", "")
+    return (
+        f'<section class="search">{asked}<ol class="results">{"".join(found)}</ol>'
+        "</section>"
+    )
+
+
+def _item(image, text, head, kind):
+    if image is not None:
+        return render_item(image, text, [], head, kind)
+    return (
+        f'<figure class="{kind}"><div class="frame">{html.escape(text)}</div>'
+        f"<figcaption>{head}</figcaption></figure>"
+    )
