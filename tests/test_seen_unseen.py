@@ -13,6 +13,7 @@ from modal_aware_jax.compare.tables import grid_markdown, latex, long_markdown
 from modal_aware_jax.hashing.codes import pack
 from modal_aware_jax.report import format_results
 from modal_aware_jax.report import robustness as falls
+from modal_aware_jax.report.page import render_table
 from modal_aware_jax.retrieval.evaluate import evaluate_parts, mean_evaluation
 from modal_aware_jax.tasks.hashing import HASHING
 
@@ -162,3 +163,13 @@ def test_robustness_on_unseen_pairs(tmp_path):
     assert "| one of them | mild | < 4 % | 20.00 % | no |" in text
     lines = (tmp_path / "robustness.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in lines] == ["database", "whole", "unseen"]
+
+
+def test_the_page_compares_methods_within_a_part(finished):
+    ours, theirs = (finished[Cell(m, 64, 0)].result for m in ("modal_aware", "gmu"))
+    lines = render_table({"a": ours, "b": theirs}).splitlines()[1:]
+    marked = [
+        'class="best" data-name="MAP">' in line for line in lines if "MAP" in line
+    ]
+    assert marked == [True, True, False, False, False, True]  # a has the first two
+    assert 'class="best"' not in render_table({"a": ours})

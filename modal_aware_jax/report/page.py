@@ -8,6 +8,7 @@ import pathlib
 from modal_aware_jax.report.health import NOTE, health_table, health_warnings
 from modal_aware_jax.report.tables import cells, summary, with_parts
 from modal_aware_jax.report.thumbnail import thumbnail
+from modal_aware_jax.retrieval.evaluate import PARTS
 
 SIDE = 132  # of a thumbnail, in pixels
 MAX_CAPTION = 160  # characters shown; the rest is in the tooltip
@@ -110,15 +111,25 @@ def render_page(results: dict, *, curves=(), examples=(), title: str) -> str:
 
 
 def render_table(results: dict) -> str:
-    """The summary as an HTML table, the best score of a column bold."""
+    """The summary as an HTML table, the best score of a column bold.
+
+    Several methods are compared on the whole database, and on each part of it.
+    """
     rows = summary(with_parts(results))
     header, *body = cells(rows)
     scores = [h for h in header if isinstance(rows[0][h], float)]
-    best = {h: max(row[h] for row in rows) for h in scores} if len(rows) > 1 else {}
+    titles = [f", {part.title}" for part in PARTS]
+    part_of = [
+        next((t for t in titles if row["method"].endswith(t)), "") for row in rows
+    ]
+    best = {}
+    for row, part in zip(rows, part_of, strict=True):
+        for h in scores if len(results) > 1 else ():
+            best[part, h] = max(best.get((part, h), row[h]), row[h])
     return html_table(
         header,
         body,
-        is_best=lambda i, column: best.get(column) == rows[i][column],
+        is_best=lambda i, column: best.get((part_of[i], column)) == rows[i][column],
     )
 
 
