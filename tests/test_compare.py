@@ -87,9 +87,10 @@ def test_the_hash_of_a_config_knows_its_own_loss_only(config):
 
 
 def test_the_hash_of_a_config_does_not_ask_where_or_how(config):
-    config.data.dir = "here/photos"
+    config.data.dir, config.backbone.weights = "here/photos", "weights.safetensors"
     before = compare.fingerprint(config)
     config.data.dir = "/elsewhere/photos"
+    config.backbone.weights = "/elsewhere/weights.safetensors"
     config.training.workers, config.training.checkpoint_steps = 3, 7
     config.training.validation_search = "database"  # the last checkpoint is scored
     assert compare.fingerprint(config) == before

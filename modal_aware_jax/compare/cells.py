@@ -73,16 +73,29 @@ def cell_config(config, cell: Cell):
 def fingerprint(config) -> str:
     """A short hash of all values that a run's outcome depends on.
 
-    Of the data's folder it knows the name alone: finished cells may be reported on
+    Of folders and files it knows the names alone: finished cells may be reported on
     another machine.
     """
-    values = settled(config)
+    values = placeless(settled(config))
     for key in HOW:
         values["training"].pop(key, None)
-    if values["data"].get("dir"):
-        values["data"]["dir"] = pathlib.Path(values["data"]["dir"]).name
     text = json.dumps(values, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def placeless(values: dict) -> dict:
+    """Settled values with the names alone of the data's folder and of the weights.
+
+    Where they lay on a machine tells nobody anything.
+
+    >>> placeless({"data": {"dir": "/a/b"}, "backbone": {"weights": "hf-hub:a/b"}})
+    {'data': {'dir': 'b'}, 'backbone': {'weights': 'hf-hub:a/b'}}
+    """
+    for section, key in (("data", "dir"), ("backbone", "weights")):
+        place = values.get(section, {}).get(key)
+        if place and not place.startswith("hf-hub:"):
+            values[section][key] = pathlib.Path(place).name
+    return values
 
 
 def record_of(config, finished: Finished) -> dict:

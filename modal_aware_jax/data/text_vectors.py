@@ -144,17 +144,14 @@ class Sentences:
         path = self.folder and self.folder / (
             f"{self.kept_as}-{pairs.name}-{_fingerprint(self.model.digest, pairs)}.npz"
         )
-        vectors = _kept(path)
-        if vectors is not None:
-            return vectors
+        return _kept_or_made(path, lambda: self._make(pairs))
+
+    def _make(self, pairs):
         captions = self._texts(pairs)
         console = rich.console.Console(stderr=True)
         with rich.progress.Progress(console=console, transient=True) as bar:
             task = bar.add_task(f"{pairs.name}: sentence vectors", total=len(captions))
-            vectors = self.model(captions, progress=lambda n: bar.advance(task, n))
-        if path:
-            _save(path, vectors)
-        return vectors
+            return self.model(captions, progress=lambda n: bar.advance(task, n))
 
     def _texts(self, pairs):
         return [" ".join(caption.split()) for caption in pairs.captions[:]]
@@ -238,24 +235,21 @@ def _vectors_of_words(vocabulary, model, folder):
     """`model_vectors`, from disk where they were made before."""
     digest = hashlib.sha256("\n".join((model.digest, *vocabulary)).encode())
     path = folder and pathlib.Path(folder) / f"words-{digest.hexdigest()[:16]}.npz"
-    vectors = _kept(path)
-    if vectors is None:
-        vectors = model_vectors(vocabulary, model)
-        if path:
-            _save(path, vectors)
+    return _kept_or_made(path, lambda: model_vectors(vocabulary, model))
+
+
+def _kept_or_made(path, make):
+    """The vectors of a file; made, and kept there, where it is missing or damaged."""
+    if path and path.exists():
+        try:
+            with np.load(path, allow_pickle=False) as kept:
+                return kept["vectors"]  # the archive has a checksum of its own
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            print(f"{path} is damaged: its vectors are computed again.")
+    vectors = make()
+    if path:
+        _save(path, vectors)
     return vectors
-
-
-def _kept(path):
-    """The vectors of a file, or None where it is missing or damaged."""
-    if not path or not path.exists():
-        return None
-    try:
-        with np.load(path, allow_pickle=False) as kept:
-            return kept["vectors"]  # the archive has a checksum of its own
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        print(f"{path} is damaged: its vectors are computed again.")
-        return None
 
 
 def represent(pairs: Collection, encoder) -> Collection:

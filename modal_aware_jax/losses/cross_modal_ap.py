@@ -5,8 +5,7 @@ import jax.numpy as jnp
 
 from modal_aware_jax.losses.cross_pairs import check_embeddings
 from modal_aware_jax.losses.distance import check_batch, shared_labels, working_dtype
-from modal_aware_jax.losses.expected_ap import soft_counts, tied_average_precision
-from modal_aware_jax.losses.triplet import mean_or_zero
+from modal_aware_jax.losses.expected_ap import expected_ap_of_distances
 
 
 def cross_modal_average_precision_loss(
@@ -54,10 +53,6 @@ def cross_modal_average_precision_loss(
 def _one_way(query, gallery, relevant):
     """Mean over the queries that have a positive of 1 − AP."""
     num_bits = query.shape[1]
-    # Rounding may carry a distance out of [0, K], where it would lose its weight.
-    distance = jnp.clip((num_bits - query @ gallery.T) / 2, 0, num_bits)  # [B, B]
+    distance = (num_bits - query @ gallery.T) / 2  # [B, B]
     everything = jnp.ones(distance.shape, bool)
-    counts = soft_counts(distance, relevant, everything, num_bits)
-    precision = jax.vmap(tied_average_precision)(counts.sum(axis=-1), counts[..., 1])
-    some = relevant.any(axis=1)
-    return mean_or_zero(jnp.sum(1 - precision, where=some), some.sum())
+    return expected_ap_of_distances(distance, relevant, everything, num_bits)

@@ -48,14 +48,29 @@ def expected_average_precision_loss(h: jax.Array, labels: jax.Array) -> jax.Arra
     num_bits = wide.shape[1]
     own = jnp.eye(len(wide), dtype=bool)
     positive = (shared_labels(labels, labels) > 0) & ~own
+    distance = (num_bits - wide @ wide.T) / 2  # [B, B]
+    loss = expected_ap_of_distances(distance, positive, ~own, num_bits)
+    return loss.astype(jnp.result_type(h))
+
+
+def expected_ap_of_distances(
+    distance: jax.Array, positive: jax.Array, counted: jax.Array, num_bits: int
+) -> jax.Array:
+    """1 − mean over the rows that have a positive of their soft average precision.
+
+    Args:
+      distance, positive, counted, num_bits: as for `soft_counts`.
+
+    Returns:
+      A scalar; 0 where no row has a positive.
+    """
     # Rounding may carry a distance out of [0, K], where it would lose its weight.
-    distance = jnp.clip((num_bits - wide @ wide.T) / 2, 0, num_bits)  # [B, B]
-    counts = soft_counts(distance, positive, ~own, num_bits)  # [B, K + 2, 2]
+    distance = jnp.clip(distance, 0, num_bits)
+    counts = soft_counts(distance, positive, counted, num_bits)  # [Q, K + 2, 2]
     precision = jax.vmap(tied_average_precision)(counts.sum(axis=-1), counts[..., 1])
     has_positive = positive.any(axis=1)
     total = jnp.sum(1 - precision, where=has_positive)
-    loss = mean_or_zero(total, has_positive.sum())
-    return loss.astype(jnp.result_type(h))
+    return mean_or_zero(total, has_positive.sum())
 
 
 def soft_counts(
