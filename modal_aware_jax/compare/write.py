@@ -1,16 +1,15 @@
 """The report of a comparison: tables, curves and one page."""
 
-import csv
 import json
 import pathlib
 
 from modal_aware_jax.build import settled, task_of
-from modal_aware_jax.compare.cells import Cell, Finished
+from modal_aware_jax.compare.cells import Cell, Finished, placeless
 from modal_aware_jax.compare.origin import provenance
 from modal_aware_jax.compare.records import write_records
 from modal_aware_jax.compare.summary import ABLATION, in_order, of_method, summarise
 from modal_aware_jax.compare.tables import grid_markdown, latex, long_markdown
-from modal_aware_jax.report.tables import plain
+from modal_aware_jax.report.tables import plain, write_csv
 from modal_aware_jax.tasks.task import Comparison, Task
 
 
@@ -45,7 +44,7 @@ def write_comparison(
     comparison = task.comparison
     methods = in_order(finished, first, task.methods)
     rows = summarise(finished, methods, task, data=config.data)
-    _write_csv(directory / "comparison.csv", rows)
+    write_csv(directory / "comparison.csv", rows)
     write_records(directory / "cells.npz", finished, config)
     record = {"rows": rows, "provenance": _made(finished, config, left_out)}
     written = json.dumps(plain(record), indent=1, default=str)
@@ -117,20 +116,11 @@ def _notes(rows, comparison: Comparison, left_out):
     return [*notes, *(f"Left out: {message}" for message in left_out)]
 
 
-def _write_csv(path, rows):
-    with open(path, "w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-
-
 def _made(finished, config, left_out):
-    values = settled(config)
+    values = placeless(settled(config))
     for key in ("method", "num_bits"):  # these differ from cell to cell
         values["model"].pop(key, None)
     del values["seed"], values["loss"]["name"], values["loss"]["options"]
-    if values["data"].get("dir"):  # where it lay on this machine tells nobody anything
-        values["data"]["dir"] = pathlib.Path(values["data"]["dir"]).name
     cells = {
         cell.folder: {"seconds": one.seconds, **(one.made or {})}
         for cell, one in sorted(finished.items())

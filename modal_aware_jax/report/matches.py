@@ -1,15 +1,18 @@
 """What a report of matching shows: recalls both ways, two curves, what was found."""
 
-import csv
 import html
-import json
 import pathlib
 
 import numpy as np
 
 from modal_aware_jax.report.curves import draw_cumulative_match
-from modal_aware_jax.report.page import STYLE, data_uri, html_table, render_item
-from modal_aware_jax.report.tables import aligned, markdown_table, plain
+from modal_aware_jax.report.page import (
+    document,
+    html_table,
+    render_curves,
+    render_item,
+)
+from modal_aware_jax.report.tables import aligned, markdown_table, write_metrics
 
 NOTE = (
     "R@k is the share of the queries, in percent, that find a sentence of their image, "
@@ -84,13 +87,8 @@ def write_matches(
     """
     directory = pathlib.Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(plain(results), indent=1, allow_nan=False)
-    (directory / "metrics.json").write_text(text + "\n", encoding="utf-8")
     rows = summary(results)
-    with open(directory / "metrics.csv", "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_metrics(directory, results, rows)
     text = "\n".join([markdown_table(_cells(rows)), NOTE + "\n"])
     (directory / "metrics.md").write_text(text, encoding="utf-8")
     curves = draw_matches(directory, results) if curves is None else curves
@@ -100,27 +98,16 @@ def write_matches(
 
 def render_matches(results: dict, *, curves, examples, title: str) -> str:
     """The page as HTML; see `write_matches`."""
-    name = html.escape(title)
     header, *body = _cells(summary(results))
     parts = [
-        "<!doctype html>",
-        '<html lang="en"><head><meta charset="utf-8">',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>{name}</title><style>{STYLE}</style></head><body>",
-        f"<h1>{name}</h1>",
         html_table(header, body),
         f'<p class="note">{html.escape(NOTE)}</p>',
-        '<div class="curves">',
+        *render_curves(curves),
     ]
-    for what, path in curves:
-        uri = data_uri(pathlib.Path(path).read_bytes(), "png")
-        parts.append(f'<img src="{uri}" alt="{html.escape(what)}">')
-    parts.append("</div>")
     for heading, some in examples:
         parts.append(f"<h2>{html.escape(heading)}</h2>")
         parts += [_search(**example) for example in some]
-    parts.append("</body></html>\n")
-    return "\n".join(parts)
+    return document(title, parts)
 
 
 def _search(query, results):

@@ -76,28 +76,17 @@ def render_page(results: dict, *, curves=(), examples=(), title: str) -> str:
 
     Args:
         results: evaluations by name.
-        curves: (description, PNG bytes) pairs.
+        curves: (description, path of a PNG) pairs, embedded.
         examples: see `write_report`.
         title: heading; all text is escaped here.
     """
-    name = html.escape(title)
     parts = [
-        "<!doctype html>",
-        '<html lang="en"><head><meta charset="utf-8">',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>{name}</title><style>{STYLE}</style></head><body>",
-        f"<h1>{name}</h1>",
         render_table(results),
         f'<p class="note">{html.escape(CONVENTIONS)}</p>',
         *render_health(results),
     ]
     if curves:
-        parts.append('<h2>Curves</h2><div class="curves">')
-        for description, png in curves:
-            parts.append(
-                f'<img src="{data_uri(png, "png")}" alt="{html.escape(description)}">'
-            )
-        parts.append("</div>")
+        parts += render_curves(curves, "<h2>Curves</h2>")
     if examples:
         parts.append("<h2>Example queries and their nearest items</h2>")
         parts.append(
@@ -106,8 +95,34 @@ def render_page(results: dict, *, curves=(), examples=(), title: str) -> str:
             "relevant”. Shared labels are bold.</p>"
         )
         parts += [render_search(example) for example in examples]
-    parts.append("</body></html>\n")
-    return "\n".join(parts)
+    return document(title, parts)
+
+
+def document(title: str, parts: list[str]) -> str:
+    """A page of its own, of parts that are HTML under a title that is text."""
+    name = html.escape(title)
+    head = [
+        "<!doctype html>",
+        '<html lang="en"><head><meta charset="utf-8">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        f"<title>{name}</title><style>{STYLE}</style></head><body>",
+        f"<h1>{name}</h1>",
+    ]
+    return "\n".join([*head, *parts, "</body></html>\n"])
+
+
+def render_curves(curves, heading: str = "") -> list[str]:
+    """Figures side by side, embedded, after a heading that is HTML.
+
+    Args:
+        curves: (description, path of a PNG) pairs.
+        heading: such as `<h2>Curves</h2>`.
+    """
+    images = []
+    for description, path in curves:
+        uri = data_uri(pathlib.Path(path).read_bytes(), "png")
+        images.append(f'<img src="{uri}" alt="{html.escape(description)}">')
+    return [f'{heading}<div class="curves">', *images, "</div>"]
 
 
 def render_table(results: dict) -> str:
@@ -211,6 +226,5 @@ def write_page(path, results: dict, *, curves=(), examples=(), title: str) -> No
         examples: see `write_report`.
         title: heading.
     """
-    embedded = [(what, pathlib.Path(png).read_bytes()) for what, png in curves]
-    page = render_page(results, curves=embedded, examples=examples, title=title)
+    page = render_page(results, curves=curves, examples=examples, title=title)
     pathlib.Path(path).write_text(page, encoding="utf-8")

@@ -1,17 +1,20 @@
 """What a classifier's report shows: scores, classes, two figures, the surest posts."""
 
-import csv
 import html
-import json
 import pathlib
 
 import numpy as np
 
 from modal_aware_jax.classification import ReliabilityBins
 from modal_aware_jax.report.confusion import confusion_markdown, draw_confusion
-from modal_aware_jax.report.page import STYLE, data_uri, html_table, render_item
+from modal_aware_jax.report.page import (
+    document,
+    html_table,
+    render_curves,
+    render_item,
+)
 from modal_aware_jax.report.reliability import draw_reliability
-from modal_aware_jax.report.tables import aligned, cells, markdown_table, plain
+from modal_aware_jax.report.tables import aligned, cells, markdown_table, write_metrics
 
 NOTE = (
     "Accuracy is the share of posts whose prediction is right; of several labels all "
@@ -92,13 +95,8 @@ def write_predictions(
     """
     directory = pathlib.Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(plain(results), indent=1, allow_nan=False)
-    (directory / "metrics.json").write_text(text + "\n", encoding="utf-8")
     rows = summary(results)
-    with open(directory / "metrics.csv", "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_metrics(directory, results, rows)
     parts = [markdown_table(cells(rows)), NOTE + "\n"]
     for name, result in results.items():
         parts += [f"## {name}\n", markdown_table(class_table(result))]
@@ -113,22 +111,12 @@ def write_predictions(
 
 def render_predictions(results: dict, *, curves, examples, title: str) -> str:
     """The page as HTML; see `write_predictions`."""
-    name = html.escape(title)
     header, *body = cells(summary(results))
     parts = [
-        "<!doctype html>",
-        '<html lang="en"><head><meta charset="utf-8">',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>{name}</title><style>{STYLE}</style></head><body>",
-        f"<h1>{name}</h1>",
         html_table(header, body),
         f'<p class="note">{html.escape(NOTE)}</p>',
-        '<div class="curves">',
+        *render_curves(curves),
     ]
-    for what, path in curves:
-        uri = data_uri(pathlib.Path(path).read_bytes(), "png")
-        parts.append(f'<img src="{uri}" alt="{html.escape(what)}">')
-    parts.append("</div>")
     for method, result in results.items():
         header, *body = class_table(result)
         parts.append(f"<h2>Classes: {html.escape(method)}</h2>")
@@ -137,8 +125,7 @@ def render_predictions(results: dict, *, curves, examples, title: str) -> str:
         parts.append(f'<h2>{html.escape(heading)}</h2><ol class="results">')
         parts += [f"<li>{_post(*item)}</li>" for item in items]
         parts.append("</ol>")
-    parts.append("</body></html>\n")
-    return "\n".join(parts)
+    return document(title, parts)
 
 
 def _post(image, caption, truth, said, confidence):

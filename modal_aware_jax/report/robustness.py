@@ -1,6 +1,5 @@
 """Robustness as a table, two claims and one figure."""
 
-import csv
 import itertools
 import pathlib
 from collections.abc import Iterable, Sequence
@@ -8,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from modal_aware_jax.report.styles import line_style
+from modal_aware_jax.report.tables import write_csv
 
 LEVEL_NAMES = ("mild", "medium", "strong")
 # What the papers say of their full model: average drop in percent of the clean MAP.
@@ -227,12 +227,8 @@ def write_robustness(
     if all("map_unseen" in row for row in rows):
         unseen = drops(rows, "map_unseen")
     places = (("whole", table), ("unseen", unseen))
-    with open(directory / "robustness.csv", "w", newline="", encoding="utf-8") as file:
-        columns = ["database", *table[0]]
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
-        writer.writeheader()
-        for place, some in places:
-            writer.writerows({"database": place, **row} for row in some)
+    of_place = [{"database": place, **row} for place, some in places for row in some]
+    write_csv(directory / "robustness.csv", of_place)
     text = markdown(table, unseen, method=method, doses=doses, note=note)
     (directory / "robustness.md").write_text(text, encoding="utf-8")
     draw(table, directory / "robustness.png", doses=doses)

@@ -113,6 +113,21 @@ def plain(value):
     return value
 
 
+def write_csv(path, rows: list[dict]) -> None:
+    """Writes rows of the same columns, under a line of their names."""
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def write_metrics(directory: pathlib.Path, results: dict, rows: list[dict]) -> None:
+    """Writes `metrics.json`, all of the results, and `metrics.csv`, the rows."""
+    text = json.dumps(plain(results), indent=1, allow_nan=False)
+    (directory / "metrics.json").write_text(text + "\n", encoding="utf-8")
+    write_csv(directory / "metrics.csv", rows)
+
+
 def write_tables(directory, results: dict) -> None:
     """Writes `metrics.json` (everything), `metrics.csv` and `metrics.md` (a summary).
 
@@ -121,12 +136,6 @@ def write_tables(directory, results: dict) -> None:
         results: evaluations by name.
     """
     directory = pathlib.Path(directory)
-    text = json.dumps(plain(results), indent=1, allow_nan=False)
-    (directory / "metrics.json").write_text(text + "\n", encoding="utf-8")
-    rows = summary(with_parts(results))
-    with open(directory / "metrics.csv", "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_metrics(directory, results, summary(with_parts(results)))
     text = "\n".join(filter(None, (markdown(results), health_markdown(results))))
     (directory / "metrics.md").write_text(text, encoding="utf-8")
