@@ -99,7 +99,7 @@ class SentenceModel:
         digest = hashlib.sha256((folder / "tokenizer.json").read_bytes())
         digest.update((folder / "model.safetensors").read_bytes())
         self.digest = digest.hexdigest()[:16]
-        self._tokenizer = _read_tokenizer(folder, facts["max_position_embeddings"])
+        self._tokenizer = read_tokenizer(folder, facts["max_position_embeddings"])
         graphdef, self._weights = nnx.split(from_pretrained(folder))
 
         @jax.jit
@@ -156,12 +156,19 @@ def _check_modules(folder):
         )
 
 
-def _read_tokenizer(folder, longest):
+def read_tokenizer(folder: pathlib.Path, longest: int):
+    """The tokenizer of a model's folder, without padding, cut at what the model reads.
+
+    Args:
+      folder: with `tokenizer.json`.
+      longest: word pieces that the model takes; `sentence_bert_config.json` may say
+        fewer.
+    """
     try:
         import tokenizers
     except ImportError as error:
         raise ValueError(
-            "Sentence vectors need the package tokenizers: pip install "
+            "Reading words needs the package tokenizers: pip install "
             "'modal-aware-jax[sentence]'."
         ) from error
     settings = folder / "sentence_bert_config.json"

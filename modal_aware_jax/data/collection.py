@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from modal_aware_jax.data.token_table import TokenTable
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Collection:
@@ -15,7 +17,8 @@ class Collection:
       ids: [N] unique strings.
       images: N encoded images (JPEG or PNG bytes) with random access by position;
         small when pickled, so that reading processes can have a copy.
-      text: [N, T] bag of words (uint8), or TF-IDF or sentence vectors (float32).
+      text: [N, T] bag of words (uint8), or TF-IDF or sentence vectors (float32); or
+        a `text_tokens.TokenTable`, whose rows are tokens and their mask.
       captions: N readable texts (tags or sentences), for display.
       labels: [N, L] of 0 and 1 (uint8).
       vocabulary: the T words of the columns; empty where `text` holds sentence vectors.
@@ -50,9 +53,10 @@ class Collection:
         put("label_names", tuple(self.label_names))
         if self.parts is not None:
             put("parts", np.asarray(self.parts, dtype=str))
-        text = np.asarray(self.text)
-        is_bag = bool(self.vocabulary) and text.dtype != np.float32
-        put("text", text.astype(np.uint8 if is_bag else np.float32, copy=False))
+        if not isinstance(self.text, TokenTable):
+            text = np.asarray(self.text)
+            is_bag = bool(self.vocabulary) and text.dtype != np.float32
+            put("text", text.astype(np.uint8 if is_bag else np.float32, copy=False))
         labels = np.asarray(self.labels)
         put("labels", labels.astype(np.uint8, copy=False))
         _check_shapes(self)
@@ -67,8 +71,8 @@ class Collection:
 
     @property
     def num_text_features(self) -> int:
-        """T, the width of the text vectors."""
-        return self.text.shape[1]
+        """T, the width of the text vectors; D of tokens."""
+        return self.text.shape[-1]
 
     @property
     def num_labels(self) -> int:
@@ -81,7 +85,7 @@ def _check_shapes(pairs: Collection) -> None:
     where = f"Collection {pairs.name}"
     for column in ("text", "labels"):
         shape = getattr(pairs, column).shape
-        if len(shape) != 2:
+        if len(shape) != 2 and not isinstance(getattr(pairs, column), TokenTable):
             raise ValueError(
                 f"{where}: {column} must be a table of two axes, got shape {shape}."
             )
@@ -104,7 +108,7 @@ def _check_shapes(pairs: Collection) -> None:
         )
     widths = (("vocabulary", "text"), ("label_names", "labels"))
     for names, column in widths:
-        width, words = getattr(pairs, column).shape[1], len(getattr(pairs, names))
+        width, words = getattr(pairs, column).shape[-1], len(getattr(pairs, names))
         if words != width and not (names == "vocabulary" and words == 0):
             raise ValueError(
                 f"{where}: {column} has {width} columns, "

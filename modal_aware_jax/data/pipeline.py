@@ -3,7 +3,9 @@
 Batches are dicts of NumPy arrays:
 
 - `image`: uint8 [B, S, S, 3], or the cached maps float16 [B, h, w, C];
-- `text`: float32 [B, T];  `labels`: uint8 [B, L];
+- `text`: float32 [B, T], or a dict of `tokens` float32 [B, S, D] and `mask` bool
+  [B, S] (with several texts an item [B, C, S, D] and [B, C, S]);
+- `labels`: uint8 [B, L];
 - `index`: int32 [B], positions in the collection;
 - evaluation batches also `mask`: bool [B], False on padded rows (their `index` is -1
   and the rest zero).
@@ -27,6 +29,7 @@ import io
 import os
 
 import grain
+import jax
 import numpy as np
 from PIL import Image
 
@@ -276,8 +279,9 @@ class _GatherPlainMaps(grain.transforms.Map):
 
 def _columns(collection, positions):
     """Text, labels and index of one position, or of a batch of them."""
+    text = collection.text[positions]
     return {
-        "text": collection.text[positions].astype(np.float32),
+        "text": text if isinstance(text, dict) else text.astype(np.float32),
         "labels": collection.labels[positions],
         "index": np.asarray(positions, np.int32),
     }
@@ -286,7 +290,8 @@ def _columns(collection, positions):
 def _masked_columns(collection, positions):
     mask = positions >= 0
     batch = _columns(collection, np.maximum(positions, 0))
-    batch["text"][~mask] = 0
+    for part in jax.tree.leaves(batch["text"]):
+        part[~mask] = 0
     batch["labels"][~mask] = 0
     return {**batch, "index": positions.astype(np.int32), "mask": mask}
 

@@ -1,4 +1,4 @@
-"""The text of a collection as the network reads it: bags, TF-IDF, sentences, words.
+"""The text of a collection as the network reads it: bags, sentences, words, tokens.
 
 An encoder turns the words of any text, of the collection or new, into the same
 vectors. Sources give bags of words and readable captions; `represent` gives the
@@ -9,18 +9,27 @@ import dataclasses
 import hashlib
 import os
 import pathlib
-import zipfile
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import rich.console
-import rich.progress
 
 from modal_aware_jax.data import text
 from modal_aware_jax.data.collection import Collection
+from modal_aware_jax.data.post_text import clean_post
+from modal_aware_jax.data.sentences import Sentences, SentenceSets, kept_or_made
+from modal_aware_jax.data.text_tokens import WordPieces
 from modal_aware_jax.data.word_vectors import cooccurrence_vectors, model_vectors
 
-KINDS = ("bag", "tfidf", "sentence", "sentences", "words")
+KINDS = (
+    "bag",
+    "tfidf",
+    "sentence",
+    "sentences",
+    "words",
+    "word_pieces",
+    "word_pieces_by_line",
+)
+CLEANINGS = {"": None, "post": clean_post}
 
 
 class BagOfWords:
@@ -108,108 +117,68 @@ class Words(BagOfWords):
         self.vectors_of_words = vectors
 
 
-class Sentences:
-    """Vectors of the captions by a sentence model; every word is known to it.
-
-    Args:
-      model: maps sentences to float32 [N, D]; has `digest` and `features`, D.
-      folder: where the vectors of collections are kept; None keeps none.
-    """
-
-    vocabulary = ()
-    kept_as = "sentences"
-
-    def __init__(self, model: Callable, folder: str | os.PathLike | None = None):
-        self.model = model
-        self.folder = folder and pathlib.Path(folder)
-
-    def split(self, query: str) -> tuple[list[str], list[str]]:
-        """The words of a new text, and none that are unknown."""
-        return query.split(), []
-
-    def words(self, pairs: Collection, position: int) -> list[str]:
-        """The words of a pair's caption, punctuation included."""
-        return pairs.captions[int(position)].split()
-
-    def encode(self, documents: Sequence[Sequence[str]]) -> np.ndarray:
-        """Vectors of documents, each a list of words: float32 [N, D]."""
-        return self.model([" ".join(words) for words in documents])
-
-    def vectors(self, pairs: Collection) -> np.ndarray:
-        """The vectors of all captions [N, D], from disk where they were made before.
-
-        The file's name tells model and collection (ids and 64 of the captions); a
-        damaged file is made anew.
-        """
-        path = self.folder and self.folder / (
-            f"{self.kept_as}-{pairs.name}-{_fingerprint(self.model.digest, pairs)}.npz"
-        )
-        return _kept_or_made(path, lambda: self._make(pairs))
-
-    def _make(self, pairs):
-        captions = self._texts(pairs)
-        console = rich.console.Console(stderr=True)
-        with rich.progress.Progress(console=console, transient=True) as bar:
-            task = bar.add_task(f"{pairs.name}: sentence vectors", total=len(captions))
-            return self.model(captions, progress=lambda n: bar.advance(task, n))
-
-    def _texts(self, pairs):
-        return [" ".join(caption.split()) for caption in pairs.captions[:]]
-
-
-class SentenceSets(Sentences):
-    """Vectors of each sentence of captions that have one a line, side by side.
-
-    An item with fewer sentences than others has zeros in place of the vectors that it
-    lacks. A new text is one sentence.
-    """
-
-    kept_as = "each_sentence"
-
-    def vectors(self, pairs: Collection) -> np.ndarray:
-        """The vectors of all sentences, float32 [N, S·D], S the most of an item."""
-        rows = super().vectors(pairs)
-        counts = [caption.count("\n") + 1 for caption in pairs.captions[:]]
-        vectors = np.zeros((len(pairs), max(counts), rows.shape[1]), np.float32)
-        vectors[np.arange(max(counts)) < np.array(counts)[:, None]] = rows
-        return vectors.reshape(len(pairs), -1)
-
-    def _texts(self, pairs):
-        lines = [line for text in pairs.captions[:] for line in text.split("\n")]
-        return [" ".join(line.split()) for line in lines]
-
-
 def text_encoder(
     kind: str,
     pairs: Collection,
     train: np.ndarray,
     *,
     read_model: Callable | None = None,
+    read_pieces: Callable | None = None,
     sentence_model: str | os.PathLike = "",
     word_vectors: str | os.PathLike = "own",
+    cleaning: str = "",
+    num_tokens: int = 0,
     folder: str | os.PathLike | None = None,
-) -> BagOfWords | TfIdf | Sentences | SentenceSets | Words:
+) -> BagOfWords | TfIdf | Sentences | SentenceSets | Words | WordPieces:
     """The encoder of a kind.
 
     Args:
-      kind: 'bag', 'tfidf', 'sentence', 'sentences' or 'words'.
+      kind: one of `KINDS`.
       pairs: with bags of words and captions.
       train: positions of the training pairs.
       read_model: from the folder of a sentence model to what `Sentences` takes, such
         as `backbones.sentence_vectors.SentenceModel`: a network is no part of `data`.
+      read_pieces: the same of word pieces, such as
+        `backbones.word_pieces.WordPieceModel`, from a folder and `num_tokens`.
       sentence_model: folder of the sentence model; '' takes the installed one.
       word_vectors: of the kind 'words': 'own', from the words that the training pairs
         have together; or the folder of a sentence model, '' the installed one.
+      cleaning: of the texts that a sentence model reads: '' for none, 'post' for
+        `post_text.clean_post`.
+      num_tokens: word pieces that are read of a text, S at most; 0 for as many as the
+        model takes.
       folder: where vectors by a sentence model are kept.
     """
+    if cleaning not in CLEANINGS:
+        raise ValueError(
+            f"config.data.cleaning is one of {', '.join(map(repr, CLEANINGS))}, not "
+            f"{cleaning!r}."
+        )
+    clean = CLEANINGS[cleaning]
+    if clean is not None and kind in ("bag", "tfidf", "words"):
+        raise ValueError(
+            f"config.data.cleaning={cleaning} is of texts that a sentence model reads; "
+            f"the words of config.data.text={kind} are the source's. Take "
+            "--config.data.text=sentence or word_pieces, or --config.data.cleaning=''."
+        )
+    if kind in ("word_pieces", "word_pieces_by_line"):
+        if read_pieces is None:
+            raise ValueError(
+                f"text_encoder: {kind!r} reads an encoder of word pieces. Give "
+                "read_pieces, such as "
+                "modal_aware_jax.backbones.word_pieces.WordPieceModel."
+            )
+        model = read_pieces(sentence_model, num_tokens)
+        by_line = kind == "word_pieces_by_line"
+        return WordPieces(model, folder, by_line=by_line, clean=clean)
     if kind == "bag":
         return BagOfWords(pairs)
     if kind == "tfidf":
         return TfIdf(pairs, train)
     if kind == "sentence":
-        return Sentences(_read(read_model, sentence_model, kind), folder)
+        return Sentences(_read(read_model, sentence_model, kind), folder, clean)
     if kind == "sentences":
-        return SentenceSets(_read(read_model, sentence_model, kind), folder)
+        return SentenceSets(_read(read_model, sentence_model, kind), folder, clean)
     if kind == "words":
         if word_vectors == "own":
             return Words(pairs, cooccurrence_vectors(pairs.text[train]))
@@ -218,7 +187,8 @@ def text_encoder(
     raise ValueError(
         f"config.data.text is one of {', '.join(KINDS)}, not {kind!r}. 'bag' marks the "
         "words, 'tfidf' weights them, 'sentence' reads the whole caption, "
-        "'sentences' each line of it, 'words' reads each word as a vector."
+        "'sentences' each line of it, 'words' reads each word as a vector, "
+        "'word_pieces' and 'word_pieces_by_line' keep the vector of each word piece."
     )
 
 
@@ -235,21 +205,7 @@ def _vectors_of_words(vocabulary, model, folder):
     """`model_vectors`, from disk where they were made before."""
     digest = hashlib.sha256("\n".join((model.digest, *vocabulary)).encode())
     path = folder and pathlib.Path(folder) / f"words-{digest.hexdigest()[:16]}.npz"
-    return _kept_or_made(path, lambda: model_vectors(vocabulary, model))
-
-
-def _kept_or_made(path, make):
-    """The vectors of a file; made, and kept there, where it is missing or damaged."""
-    if path and path.exists():
-        try:
-            with np.load(path, allow_pickle=False) as kept:
-                return kept["vectors"]  # the archive has a checksum of its own
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-            print(f"{path} is damaged: its vectors are computed again.")
-    vectors = make()
-    if path:
-        _save(path, vectors)
-    return vectors
+    return kept_or_made(path, lambda: model_vectors(vocabulary, model))
 
 
 def represent(pairs: Collection, encoder) -> Collection:
@@ -257,20 +213,3 @@ def represent(pairs: Collection, encoder) -> Collection:
     return dataclasses.replace(
         pairs, text=encoder.vectors(pairs), vocabulary=encoder.vocabulary
     )
-
-
-def _fingerprint(model, pairs):
-    digest = hashlib.sha256(f"{model} {len(pairs)}\n".encode())
-    digest.update("\n".join(pairs.ids.tolist()).encode())
-    some = np.linspace(0, len(pairs) - 1, min(64, len(pairs))).astype(int)
-    for i in some:
-        digest.update(f"\n{pairs.captions[int(i)]}".encode())
-    return digest.hexdigest()[:16]
-
-
-def _save(path, vectors):
-    """Writes a file that appears complete or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.npz")
-    np.savez(partial, vectors=vectors)
-    partial.replace(path)

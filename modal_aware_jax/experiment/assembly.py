@@ -10,10 +10,12 @@ import jax.numpy as jnp
 from flax import nnx
 
 from modal_aware_jax.backbones.sentence_vectors import SentenceModel
+from modal_aware_jax.backbones.word_pieces import WordPieceModel
 from modal_aware_jax.data import protocol
 from modal_aware_jax.data.collection import Collection
 from modal_aware_jax.data.prepare import default_prepared_dir
 from modal_aware_jax.data.text_vectors import represent, text_encoder
+from modal_aware_jax.data.token_table import TokenTable
 from modal_aware_jax.experiment.backbones import BACKBONES
 from modal_aware_jax.experiment.inputs import crop_maps, normalizer
 from modal_aware_jax.experiment.lookup import choose
@@ -121,8 +123,11 @@ def experiment(config, pairs: Collection | None = None) -> Experiment:
         pairs,
         parts.train,
         read_model=SentenceModel,
+        read_pieces=WordPieceModel,
         sentence_model=data.get("sentence_model", ""),
         word_vectors=data.get("word_vectors", "own"),
+        cleaning=data.get("cleaning", ""),
+        num_tokens=data.get("num_tokens", 0),
         folder=_prepared_dir(data) / "text",
     )
     pairs = represent(pairs, text)
@@ -195,6 +200,12 @@ def experiment(config, pairs: Collection | None = None) -> Experiment:
 
 def _network(config, pairs, text, **options):
     """A network with a joint vector and a head."""
+    if isinstance(pairs.text, TokenTable):
+        raise ValueError(
+            f"config.data.text={config.data.text} gives tokens, which the method "
+            f"{config.model.method!r} cannot read. Take --config.data.text=sentence "
+            "for one vector of the same model."
+        )
     vectors = getattr(text, "vectors_of_words", None)
     return model(config, pairs, vectors, **options)
 

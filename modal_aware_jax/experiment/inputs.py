@@ -18,8 +18,14 @@ def normalizer(mean, deviation) -> Callable:
     return normalize
 
 
-def drop_words(key: jax.Array, text: jax.Array, rate: float) -> jax.Array:
-    """Drops each word of bags [B, T] with a probability: tags are often missing."""
+def drop_words(key: jax.Array, text, rate: float):
+    """Drops each word of bags [B, T] with a probability: tags are often missing.
+
+    Of tokens, a dict with a `mask`, each word piece is masked with it.
+    """
+    if isinstance(text, dict):
+        kept = jax.random.bernoulli(key, 1.0 - rate, text["mask"].shape)
+        return {**text, "mask": text["mask"] & kept}
     return text * jax.random.bernoulli(key, 1.0 - rate, text.shape)
 
 

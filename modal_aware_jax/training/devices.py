@@ -74,13 +74,14 @@ def by_rows(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(DATA))
 
 
-def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+def put_batch(batch: dict[str, Any], mesh: Mesh) -> dict[str, Any]:
     """This process's rows of a batch, B / processes each -> global arrays [B, ...]."""
     rows = by_rows(mesh)
-    return {
-        name: jax.make_array_from_process_local_data(rows, np.asarray(value))
-        for name, value in batch.items()
-    }
+
+    def one(x):
+        return jax.make_array_from_process_local_data(rows, np.asarray(x))
+
+    return jax.tree.map(one, batch)
 
 
 def put(tree: Any, shardings: Any) -> Any:
