@@ -16,7 +16,14 @@ from flax import nnx
 from modal_aware_jax.experiment.lookup import choose
 from modal_aware_jax.losses import central, pairwise, triplet
 from modal_aware_jax.losses.contrastive import contrastive
+from modal_aware_jax.losses.distance import shared_labels
 from modal_aware_jax.losses.expected_ap import expected_average_precision_loss
+from modal_aware_jax.losses.expected_ndcg import expected_ndcg_loss
+from modal_aware_jax.losses.soft_relevance import (
+    predicted_relevance,
+    relevance_divergence,
+    soft_relevance_ap_loss,
+)
 from modal_aware_jax.losses.triplet_graded import graded_margin, graded_weight
 from modal_aware_jax.losses.triplet_mining import active_triplets, batch_hard, semi_hard
 from modal_aware_jax.training.memory import CodeBank, StepCount
@@ -48,7 +55,8 @@ class Loss(NamedTuple):
 
     Attributes:
       make: `make(setting, **options)` -> `loss(u, batch, memory)` of relaxed bits
-        u [B, K] before tanh and of the batch's `labels` [B, L] and `index` [B].
+        u [B, K] before tanh and of the batch's `labels` [B, L] and `index` [B], with
+        a label head its `label_logits` [B, L], too.
       options: what `make` takes, and its values where the config gives no other.
       memory: `memory(setting)` -> a module of variables that the loss reads and
         renews, or None.
@@ -91,6 +99,43 @@ def _triplets(loss):
 
 def _expected_ap(u, labels, *, weight):
     return weight * expected_average_precision_loss(jnp.tanh(u), labels)
+
+
+def _expected_ndcg(u, labels, *, weight):
+    return weight * expected_ndcg_loss(jnp.tanh(u), labels)
+
+
+def _taught_relevance(name, batch, share):
+    """Relevances [B, B]: those of the labels, and a share of the label head's."""
+    if "label_logits" not in batch:
+        raise ValueError(
+            f"config.loss.name={name} learns from the label head: set "
+            "--config.loss.label_weight above 0, such as 1."
+        )
+    labels, logits = batch["labels"], batch["label_logits"]
+    taught = predicted_relevance(logits, logits)
+    shared = (shared_labels(labels, labels) > 0).astype(taught.dtype)
+    return (1 - share) * shared + share * taught
+
+
+def _soft_ap(setting, *, weight, share):
+    def loss(u, batch, memory):
+        relevance = _taught_relevance("soft_ap", batch, share)
+        return weight * soft_relevance_ap_loss(jnp.tanh(u), relevance)
+
+    return loss
+
+
+def _listwise(setting, *, weight, temperature, share, ap_weight):
+    def loss(u, batch, memory):
+        relevance = _taught_relevance("listwise", batch, share)
+        h = jnp.tanh(u)
+        value = weight * relevance_divergence(h, relevance, temperature=temperature)
+        if ap_weight:
+            value += ap_weight * expected_average_precision_loss(h, batch["labels"])
+        return value
+
+    return loss
 
 
 def _dsh(setting, *, margin_per_bit, quantization_weight):
@@ -171,6 +216,13 @@ LOSSES = {
     "triplet_graded_margin": Loss(_triplets(graded_margin), QUARTER),
     "triplet_graded_weight": Loss(_triplets(graded_weight), QUARTER),
     "expected_ap": Loss(_of_batch(_expected_ap), {"weight": 10.0}),
+    "expected_ndcg": Loss(_of_batch(_expected_ndcg), {"weight": 10.0}),
+    # Relevance distillation: a share of the label head's own, 0 the labels' alone.
+    "soft_ap": Loss(_soft_ap, {"weight": 10.0, "share": 1.0}),
+    "listwise": Loss(
+        _listwise,
+        {"weight": 10.0, "temperature": 0.1, "share": 1.0, "ap_weight": 0.0},
+    ),
     "contrastive": Loss(_after_tanh(contrastive), {"margin": 2.0}),
     "dpsh": Loss(_of_batch(pairwise.dpsh), {"quantization_weight": 0.1}),
     "dpsh_bank": Loss(_dpsh_bank, {"quantization_weight": 0.1}, _bank),

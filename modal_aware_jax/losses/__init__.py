@@ -11,6 +11,7 @@ from modal_aware_jax.losses import cross_modal_ap as cross_modal_ap
 from modal_aware_jax.losses import cross_pairs as cross_pairs
 from modal_aware_jax.losses import dcmh as dcmh
 from modal_aware_jax.losses import expected_ap as expected_ap
+from modal_aware_jax.losses import expected_ndcg as expected_ndcg
 from modal_aware_jax.losses import hard_negatives as hard_negatives
 from modal_aware_jax.losses import info_nce as info_nce
 from modal_aware_jax.losses import loss_balance as loss_balance
@@ -19,6 +20,7 @@ from modal_aware_jax.losses import momentum_contrast as momentum_contrast
 from modal_aware_jax.losses import pairwise as pairwise
 from modal_aware_jax.losses import quantization as quantization
 from modal_aware_jax.losses import sigmoid_pairs as sigmoid_pairs
+from modal_aware_jax.losses import soft_relevance as soft_relevance
 from modal_aware_jax.losses import triplet as triplet
 from modal_aware_jax.losses import triplet_graded as triplet_graded
 from modal_aware_jax.losses import triplet_mining as triplet_mining
@@ -34,6 +36,7 @@ __all__ = [
     "cross_pairs",
     "dcmh",
     "expected_ap",
+    "expected_ndcg",
     "hard_negatives",
     "info_nce",
     "loss_balance",
@@ -42,6 +45,7 @@ __all__ = [
     "pairwise",
     "quantization",
     "sigmoid_pairs",
+    "soft_relevance",
     "triplet",
     "triplet_graded",
     "triplet_mining",

@@ -134,13 +134,40 @@ def tied_average_precision(count: jax.Array, hits: jax.Array) -> jax.Array:
         >>> round(float(tied_average_precision(count, hits)), 4)
         0.5
     """
+    found = hits.sum()
+    some = found > 0
+    gained = tied_precision_sum(count, hits, hits)
+    return jnp.where(some, gained / jnp.where(some, found, 1), 0)
+
+
+def tied_precision_sum(
+    count: jax.Array, hits: jax.Array, squares: jax.Array
+) -> jax.Array:
+    """Sum of the precisions at relevant places, expected over random tie orders.
+
+    Where each item is relevant with a probability w of its own, independently, a tie of
+    `tied_average_precision` adds r (R + 1) D + (r² − q) G to the expectation, with
+    r = Σ w and q = Σ w²: an item counts itself for certain and the others by their
+    probability. For w in {0, 1}, q = r.
+
+    Args:
+        count: [D] n of each distance, ascending.
+        hits: [D] r of each distance.
+        squares: [D] q of each distance.
+
+    Returns:
+        A scalar.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> two, half = jnp.array([1.0, 1.0]), jnp.array([1.0, 0.5])
+        >>> float(tied_precision_sum(two, half, half**2))  # 1 + .5 * (1 + 1) / 2
+        1.5
+    """
     before = jnp.cumsum(count) - count
     hits_before = jnp.cumsum(hits) - hits
     mean, slope = _reciprocals(before, count)
-    gained = hits * ((hits_before + 1) * mean + (hits - 1) * slope)
-    found = hits.sum()
-    some = found > 0
-    return jnp.where(some, gained.sum() / jnp.where(some, found, 1), 0)
+    return jnp.sum(hits * (hits_before + 1) * mean + (hits**2 - squares) * slope)
 
 
 def _reciprocals(before, count):

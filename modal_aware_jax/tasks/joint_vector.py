@@ -66,9 +66,11 @@ def head_loss(losses: dict, config, pairs, parts, network, joint) -> Callable:
             text = drop_words(words, text, training.word_dropout)
         rngs = nnx.Rngs(dropout=dropout)
         vectors = joint(model, batch, text, train=True, window=window, rngs=rngs)
-        value = loss(model.head(vectors), batch, getattr(model, "memory", None))
         if label_weight:
             logits = model.label_head(vectors)  # [B, L]
+            batch = {**batch, "label_logits": logits}
+        value = loss(model.head(vectors), batch, getattr(model, "memory", None))
+        if label_weight:
             entropy = optax.sigmoid_binary_cross_entropy(logits, labels)
             value += label_weight * entropy.sum(axis=-1).mean()
         return value
