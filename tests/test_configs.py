@@ -15,7 +15,8 @@ from modal_aware_jax.overrides import ArgumentError
 CONFIGS = sorted((pathlib.Path(__file__).parent.parent / "configs").glob("*.py"))
 
 
-OF_CODES = [path for path in CONFIGS if path.stem not in ("posts", "flickr8k")]
+OTHER_TASKS = ("posts", "flickr8k", "captioned_shapes")
+OF_CODES = [path for path in CONFIGS if path.stem not in OTHER_TASKS]
 
 
 @pytest.fixture(params=OF_CODES, ids=lambda path: path.stem)
@@ -130,3 +131,17 @@ def test_one_flag_gives_an_own_collection_a_pretrained_backbone(backbone):
         ValueError, match="name one, backbone=mobilenet_v2,variant=quic"
     ):
         folders["folder"]("variant=quick")
+
+
+@pytest.mark.parametrize("name", ["flickr8k", "captioned_shapes"])
+def test_the_configs_of_matching(name):
+    path = next(path for path in CONFIGS if path.stem == name)
+    get_config = runpy.run_path(str(path))["get_config"]
+    task = build.TASKS["matching"]
+    for method, row in task.methods.items():
+        config = get_config(f"method={method},seed=2")
+        assert config.model.method == method and config.loss.name == row.loss
+        assert build.task_of(config) is task and config.seed == 2
+    assert get_config().model.method == "towers"
+    with pytest.raises(ArgumentError, match="did you mean 'vse'"):
+        get_config("method=vsee")

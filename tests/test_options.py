@@ -57,6 +57,8 @@ def messages(path):
                 yield node.value
 
 
+EMBEDDED = ("shapes", "captioned_shapes")
+OF_OTHER_TASKS = ("posts", "flickr8k", "captioned_shapes")
 MESSAGES = [(p, text) for p in sorted(PACKAGE.rglob("*.py")) for text in messages(p)]
 
 
@@ -87,9 +89,9 @@ CONFIG_FLAGS = sorted(
         for flag in re.findall(r"--config\.[\w.]*\w(?:=[^\s,;:)]*)?", text)
         for config in configs_of(path, text)
         # A source that takes nothing from the disk has neither folder nor options.
-        if not (SOURCE_OF.get(config, config) == "shapes" and ".data." in flag)
+        if not (SOURCE_OF.get(config, config) in EMBEDDED and ".data." in flag)
         # Posts are classified, sentences matched: they have no codes.
-        if not (config in ("posts", "flickr8k") and "bits" in flag)
+        if not (config in OF_OTHER_TASKS and "bits" in flag)
     }
 )
 

@@ -207,6 +207,12 @@ def test_cached_maps_are_plain_or_flipped_at_random_and_keep_their_type():
         side.append(value - np.floor(value) > 0)
     side = np.concatenate(side)
     assert abs(side.mean() - 0.5) < 5 * 0.5 / np.sqrt(len(side))
+    plain = pipeline.cached_train_batches(
+        maps, collection(), np.arange(20), batch_size=10, seed=0, flip=False
+    )
+    for batch, other in zip(take(plain, 4), batches, strict=False):
+        np.testing.assert_array_equal(batch["index"], other["index"])
+        np.testing.assert_array_equal(batch["image"][:, 0, 0, 0], batch["index"])
 
 
 def test_cached_maps_may_lie_in_a_file_and_are_read_fast(tmp_path):

@@ -98,6 +98,7 @@ def cached_train_batches(
     *,
     batch_size: int,
     seed: int,
+    flip: bool = True,
     share: tuple[int, int] = (0, 1),
 ) -> grain.IterDataset:
     """Endless batches of cached maps, plain or flipped at random for each pair.
@@ -109,6 +110,7 @@ def cached_train_batches(
       indices: positions of the pairs to read.
       batch_size: B.
       seed: of order and flips.
+      flip: whether half of the maps are flipped.
       share: as in `train_batches`.
     """
     _check_indices(indices, collection, batch_size, "cached_train_batches")
@@ -119,7 +121,7 @@ def cached_train_batches(
         .seed(seed)
         .shuffle()
         .batch(batch_size, drop_remainder=True, batch_fn=np.asarray)
-        .random_map(_GatherMaps(maps, collection, rows))
+        .random_map(_GatherMaps(maps, collection, rows, flip))
         .repeat()
     )
     return _read_ahead(batches, 0, 1)
@@ -254,9 +256,10 @@ class _GatherMaps(grain.transforms.RandomMap):
     maps: np.ndarray
     collection: Collection
     rows: slice
+    flip: bool = True
 
     def random_map(self, element, rng):
-        flipped = rng.integers(0, 2, size=len(element))[self.rows]
+        flipped = rng.integers(0, 2, size=len(element))[self.rows] * self.flip
         element = element[self.rows]
         return {
             "image": self.maps[element, flipped],  # [B, h, w, C]

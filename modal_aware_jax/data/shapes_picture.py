@@ -17,6 +17,7 @@ VIVID_RATE = 0.3  # of the scraps have a colour that things have
 GROUND = (138, 134, 128)
 RADII = ((18, 25), (14, 18), (12, 15))  # of one, two, three things, in 1/64 of the side
 APART_PERCENT = 72  # squared distance of two things, of their summed radii squared
+PERIODS = (11, 13)  # of stripes, checks and dots, in 1/64 of the side
 BRIGHTNESS = {"day": (76, 104), "night": (40, 58)}  # percent
 TINT = {"day": (102, 100, 96), "night": (82, 92, 118)}  # percent of R, G, B
 
@@ -104,11 +105,11 @@ def smooth(mask):
 
 
 @functools.lru_cache(maxsize=8)
-def patterns(size):
+def patterns(size, periods=PERIODS):
     """Masks of every pattern in several directions and periods, {name: [mask]}."""
     y, x = np.mgrid[: 2 * size, : 2 * size]
     masks = {"striped": [], "checked": [], "dotted": [], "brick": []}
-    for period in (11, 13):
+    for period in periods:
         p = 1024 * period * size // 64
         for cos, sin in DIRECTIONS[:24:3]:
             u, v = (x * cos + y * sin) % p, (y * cos - x * sin) % p
@@ -213,7 +214,7 @@ def mask_of(polygons, size, x, y, radius, direction, mirror):
     return mask.reduce(2)
 
 
-def draw_thing(rng, picture, thing, x, y, radius):
+def draw_thing(rng, picture, thing, x, y, radius, *, periods=PERIODS):
     size = picture.width
     body, accents = OUTLINES[thing.kind]
     direction = DIRECTIONS[rng.randint(-3, 3)]
@@ -223,7 +224,7 @@ def draw_thing(rng, picture, thing, x, y, radius):
     fill = Image.new("RGB", picture.size, colour)
     if thing.pattern != "plain":
         second = scale_colour(colour, 40) if light else vary(rng, (235, 230, 215), 15)
-        fill.paste(second, mask=rng.choice(patterns(size)[thing.pattern]))
+        fill.paste(second, mask=rng.choice(patterns(size, periods)[thing.pattern]))
     where = size, x, y, radius, direction, mirror
     picture.paste(fill, mask=mask_of(body, *where))
     if accents:

@@ -18,6 +18,7 @@ from modal_aware_jax.data.collection import Collection
 from modal_aware_jax.data.post_text import clean_post
 from modal_aware_jax.data.sentences import Sentences, SentenceSets, kept_or_made
 from modal_aware_jax.data.text_tokens import WordPieces
+from modal_aware_jax.data.word_sequences import WordSequences
 from modal_aware_jax.data.word_vectors import cooccurrence_vectors, model_vectors
 
 KINDS = (
@@ -25,6 +26,7 @@ KINDS = (
     "tfidf",
     "sentence",
     "sentences",
+    "sequences",
     "words",
     "word_pieces",
     "word_pieces_by_line",
@@ -129,7 +131,7 @@ def text_encoder(
     cleaning: str = "",
     num_tokens: int = 0,
     folder: str | os.PathLike | None = None,
-) -> BagOfWords | TfIdf | Sentences | SentenceSets | Words | WordPieces:
+) -> BagOfWords | TfIdf | Sentences | SentenceSets | WordSequences | Words | WordPieces:
     """The encoder of a kind.
 
     Args:
@@ -179,6 +181,8 @@ def text_encoder(
         return Sentences(_read(read_model, sentence_model, kind), folder, clean)
     if kind == "sentences":
         return SentenceSets(_read(read_model, sentence_model, kind), folder, clean)
+    if kind == "sequences":
+        return WordSequences(pairs, train)
     if kind == "words":
         if word_vectors == "own":
             return Words(pairs, cooccurrence_vectors(pairs.text[train]))
@@ -187,7 +191,8 @@ def text_encoder(
     raise ValueError(
         f"config.data.text is one of {', '.join(KINDS)}, not {kind!r}. 'bag' marks the "
         "words, 'tfidf' weights them, 'sentence' reads the whole caption, "
-        "'sentences' each line of it, 'words' reads each word as a vector, "
+        "'sentences' each line of it, 'sequences' its words by their numbers and in "
+        "their order, 'words' reads each word as a vector, "
         "'word_pieces' and 'word_pieces_by_line' keep the vector of each word piece."
     )
 

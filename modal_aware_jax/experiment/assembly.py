@@ -45,6 +45,7 @@ class Experiment:
         relaxed bits [B, K], in evaluation mode.
       make_optimizer: number of steps an epoch -> optax transformation.
       wide_features: width of the wide text vector, the first of `text_widths`.
+      augment: whether images are cropped and mirrored at random in training.
       suffix: of the files that are written of codes of another length than the whole.
       The other fields are the config's values of the same names.
     """
@@ -76,6 +77,7 @@ class Experiment:
     validation_search: str
     validation_database: int | None
     workers: int
+    augment: bool = True
     suffix: str = ""
 
 
@@ -195,6 +197,7 @@ def experiment(config, pairs: Collection | None = None) -> Experiment:
         validation_search=training.get("validation_search", "unseen"),
         validation_database=training.get("validation_database", 0) or None,
         workers=training.workers,
+        augment=training.get("augment", True),
     )
 
 

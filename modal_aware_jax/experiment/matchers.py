@@ -6,12 +6,15 @@ from typing import Any, NamedTuple
 
 from flax import nnx
 
+from modal_aware_jax.backbones.word_reader import WordReader
+from modal_aware_jax.data.word_sequences import WordSequences
 from modal_aware_jax.experiment.backbones import backbone
 from modal_aware_jax.experiment.precision import compute_in
 from modal_aware_jax.losses.info_nce import info_nce
 from modal_aware_jax.losses.sigmoid_pairs import sigmoid_pairs
 from modal_aware_jax.losses.vse import max_hinge, sum_hinge
 from modal_aware_jax.models.captioned import CaptionedTowers
+from modal_aware_jax.models.reading_tower import ReadingTower
 from modal_aware_jax.models.two_tower import TwoTower
 
 
@@ -82,14 +85,28 @@ MATCHERS = {
 }
 
 
+def _reader(options, text, rngs) -> nnx.Module | None:
+    """What reads texts that come as numbers of words; None where they are vectors."""
+    if not isinstance(text, WordSequences):
+        return None
+    return WordReader(
+        text.num_words,
+        text.length,
+        options.word_features,
+        num_layers=options.reader_layers,
+        rngs=rngs,
+    )
+
+
 def network(config, pairs, text, *, method: Matcher, num_outputs: int) -> nnx.Module:
     """The network of `config.model`: a backbone and two towers on it."""
     del pairs
     rngs, options = nnx.Rngs(config.seed), config.model
     trunk = backbone(config.backbone, config.data.get("dir", ""), rngs)
+    reader = _reader(options, text, rngs)
     towers = method.towers(
         trunk.upper_features,
-        text.model.features,
+        text.model.features if reader is None else reader.features,
         num_outputs,
         hidden_features=options.hidden_features,
         image_dropout_rate=options.image_dropout,
@@ -98,4 +115,6 @@ def network(config, pairs, text, *, method: Matcher, num_outputs: int) -> nnx.Mo
         dtype=None,
         rngs=rngs,
     )
+    if reader is not None:
+        towers.text = ReadingTower(reader, towers.text)
     return compute_in(CaptionedTowers(trunk, towers), options.get("dtype", "float32"))

@@ -10,6 +10,7 @@ import jax
 from ml_collections import config_dict
 
 from modal_aware_jax.data import (
+    captioned_shapes,
     flickr25k,
     folder,
     iapr_tc12,
@@ -24,13 +25,17 @@ from modal_aware_jax.data.sizes import fitting_batch, fitting_sizes
 from modal_aware_jax.experiment.lookup import choose
 
 
-@functools.wraps(shapes.load)
-def _shapes(directory, **options):
-    del directory  # nothing to read
-    return shapes.load(**options)
+def _embedded(load):
+    @functools.wraps(load)
+    def load_without_directory(directory, **options):
+        del directory  # nothing to read
+        return load(**options)
+
+    return load_without_directory
 
 
 SOURCES = {
+    "captioned_shapes": _embedded(captioned_shapes.load),
     "flickr25k": flickr25k.load,
     "flickr30k": loader("flickr30k"),
     "flickr8k": loader("flickr8k"),
@@ -38,7 +43,7 @@ SOURCES = {
     "iapr_tc12": iapr_tc12.load,
     "karpathy": loader("karpathy"),
     "nus_wide": nus_wide.load,
-    "shapes": _shapes,
+    "shapes": _embedded(shapes.load),
 }
 
 

@@ -58,8 +58,10 @@ def check_reading(experiment: Experiment, workdir: pathlib.Path) -> None:
 
 def _facts(experiment):
     pairs = experiment.collection
+    # Words have a column each, or a number each, in this order.
+    words = pairs.vocabulary or getattr(experiment.text, "known", ())
     return {
-        "vocabulary": list(pairs.vocabulary),
+        "vocabulary": list(words),
         "label_names": list(pairs.label_names),
     }
 

@@ -46,6 +46,7 @@ def fit_run(experiment: Experiment, workdir: pathlib.Path):
     devices.check_batch_size(experiment.batch_size, mesh)
     maps = lower_maps(experiment)
     if maps is None:
+        as_it_is = {"crop_scale": (1.0, 1.0), "crop_ratio": (1.0, 1.0), "flip": False}
         batches = pipeline.train_batches(
             pairs,
             parts.train,
@@ -54,6 +55,7 @@ def fit_run(experiment: Experiment, workdir: pathlib.Path):
             seed=experiment.seed,
             workers=experiment.workers,
             share=devices.share(),
+            **({} if experiment.augment else as_it_is),
         )
     else:
         batches = pipeline.cached_train_batches(
@@ -62,6 +64,7 @@ def fit_run(experiment: Experiment, workdir: pathlib.Path):
             parts.train,
             batch_size=experiment.batch_size,
             seed=experiment.seed,
+            flip=experiment.augment,
             share=devices.share(),
         )
     steps_per_epoch = len(parts.train) // experiment.batch_size

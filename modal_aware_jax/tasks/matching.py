@@ -35,10 +35,11 @@ NUM_RESULTS = 5
 
 def check(config, pairs) -> None:
     """Refuses items without sentences, and text that is not read by sentences."""
-    if config.data.get("text", "bag") != "sentences":
+    if config.data.get("text", "bag") not in ("sentences", "sequences"):
         raise ValueError(
             "The task matching reads each sentence of an image for itself: set "
-            f"--config.data.text=sentences, got {config.data.get('text', 'bag')!r}."
+            "--config.data.text=sentences (vectors by a sentence model) or sequences "
+            f"(words in their order), got {config.data.get('text', 'bag')!r}."
         )
     empty = [
         name
