@@ -1,4 +1,4 @@
-"""Train, evaluate, encode, search and export from the command line.
+"""Train, evaluate, encode, search, serve and export from the command line.
 
     python -m modal_aware_jax.main --config=configs/shapes.py --workdir=runs/shapes
     python -m modal_aware_jax.main --config=... --workdir=... --mode=evaluate
@@ -6,6 +6,7 @@
     python -m modal_aware_jax.main --config=... --workdir=... --mode=encode
     python -m modal_aware_jax.main --config=... --workdir=... --mode=search \\
         --image=photo.jpg --text="beach sunset" --k=10
+    python -m modal_aware_jax.main --config=... --workdir=... --mode=serve
     python -m modal_aware_jax.main --config=... --workdir=... --mode=export
     python -m modal_aware_jax.main --config=DATA --mode=encode --model=runs/x/export
 
@@ -18,11 +19,14 @@ Modes:
   search    an image file and/or a text against the collection, which is indexed on
             first use (WORKDIR/collection-STEP.index); prints the ranked ids and writes
             WORKDIR/search.png.
+  serve     a page and a JSON interface to search the collection, to add items and to
+            remove them, at http://127.0.0.1:8000 (--port; other machines are let in by
+            --host and --token); --index=FILE serves an index of your own.
   export    a run's encoder to WORKDIR/export/: a program that runs with JAX alone,
             the weights as safetensors, and config.json.
 
-encode and search take an exported model instead of a run: --model=FOLDER, or one of the
-files in it. Of the config they read the data section and the batch size then.
+encode, search and serve take an exported model instead of a run: --model=FOLDER, or one
+of the files in it. Of the config they read the data section and the batch size then.
 
 All devices take part. Several processes train, evaluate and encode together when each
 runs the same command, on the same data and a workdir that all of them see:
@@ -36,6 +40,7 @@ evaluate, encode, search and export take --bits=B, and write under names that en
 Any value of the config can be changed: --config.model.num_bits=32.
 """
 
+import os
 import pathlib
 
 from absl import flags
@@ -43,7 +48,7 @@ from absl import flags
 from modal_aware_jax import cli
 from modal_aware_jax.training.processes import is_first, start
 
-MODES = ("train", "evaluate", "encode", "search", "export")
+MODES = ("train", "evaluate", "encode", "search", "serve", "export")
 
 flags.adopt_module_key_flags(cli)  # --help shows them
 flags.DEFINE_enum("mode", "train", MODES, "What to do; see above.")
@@ -56,12 +61,15 @@ flags.DEFINE_integer(
     allow_override=True,  # the comparison, in the same notebook, takes several
 )
 flags.DEFINE_string("codes", None, "evaluate, search: codes made elsewhere, .npz.")
-flags.DEFINE_string("index", None, "search: an index file of your own, by --codes.")
-flags.DEFINE_string("model", None, "encode, search: an exported model.")
+flags.DEFINE_string("index", None, "search (by --codes), serve: an index of your own.")
+flags.DEFINE_string("model", None, "encode, search, serve: an exported model.")
 flags.DEFINE_string("output", None, "encode, export: the file or folder to write.")
 flags.DEFINE_string("image", None, "search: an image file.")
 flags.DEFINE_string("text", "", "search: tags or text.")
 flags.DEFINE_integer("k", 10, "search: how many results.", lower_bound=1)
+flags.DEFINE_string("host", "127.0.0.1", "serve: the address to listen at.")
+flags.DEFINE_integer("port", 8000, "serve: the port; 0: any.", lower_bound=0)
+flags.DEFINE_string("token", "", "serve: what a request must bring.")
 flags.DEFINE_bool("distributed", False, "Several processes, found in the environment.")
 flags.DEFINE_string("coordinator", None, "Several processes: HOST:PORT of the first.")
 flags.DEFINE_integer("num_processes", None, "Several processes: how many.")
@@ -78,6 +86,9 @@ def run(args) -> None:
     if args.mode == "evaluate" and args.codes:
         results = modes.evaluate_codes_file(pathlib.Path(args.codes), workdir)
         print(format_results({pathlib.Path(args.codes).stem: results}))
+        return
+    if args.mode == "serve":
+        _serve(args, workdir)
         return
     if args.index:
         _search_index(args)
@@ -132,7 +143,7 @@ def _search_index(args) -> None:
     from modal_aware_jax import modes
 
     if args.mode != "search":
-        raise ValueError(f"--index is for --mode=search, not {args.mode}.")
+        raise ValueError(f"--index is for --mode=search and serve, not {args.mode}.")
     paths = [pathlib.Path(x) if x else None for x in (args.codes, args.output)]
     distances, ids = modes.search_index_file(
         pathlib.Path(args.index), paths[0], k=args.k, output=paths[1]
@@ -160,8 +171,8 @@ def _run_model(args, workdir) -> None:
 
     if args.mode not in ("encode", "search"):
         raise ValueError(
-            f"--model is for --mode=encode and search, not {args.mode}: an exported "
-            "model has neither a split nor an optimiser."
+            f"--model is for --mode=encode, search and serve, not {args.mode}: an "
+            "exported model has neither a split nor an optimiser."
         )
     if args.bits is not None:
         raise ValueError(
@@ -169,10 +180,7 @@ def _run_model(args, workdir) -> None:
             "model."
         )
     model = modes.load_model_file(pathlib.Path(args.model))
-    options = {
-        "batch_size": args.config.training.batch_size or 100,
-        "workers": args.config.training.workers,
-    }
+    options = _reading_options(args.config)
     pairs = build.every_item(args.config.data, model.vocabulary)
     if args.mode == "encode":
         output = pathlib.Path(args.output).expanduser() if args.output else None
@@ -185,6 +193,48 @@ def _run_model(args, workdir) -> None:
         model, pairs, workdir, image=image, words=args.text, k=args.k, **options
     )
     _print_found(found, workdir)
+
+
+def _serve(args, workdir) -> None:
+    """Serves a run or an exported model until it is stopped."""
+    try:
+        from modal_aware_jax.serve.run import check_place, open_socket, serve
+    except ImportError as error:
+        raise ValueError(
+            f"--mode=serve needs {error.name}: pip install 'modal-aware-jax[serve]'."
+        ) from error
+    from modal_aware_jax import build, modes
+
+    token = args.token or os.environ.get("MODAL_AWARE_TOKEN")
+    check_place(args.host, token)
+    with open_socket(args.host, args.port) as listening:
+        index = pathlib.Path(args.index).expanduser() if args.index else None
+        if args.model:
+            model = modes.load_model_file(pathlib.Path(args.model))
+            pairs, options = None, {}
+            if args.config is not None:
+                pairs = build.every_item(args.config.data, model.vocabulary)
+                options = _reading_options(args.config)
+            service = modes.service_of_model(
+                model, pairs, workdir, index=index, **options
+            )
+        else:
+            config = cli.needed_config(args)
+            with config.unlocked():
+                config.training.cached_maps = False
+            experiment = build.experiment(config)
+            if args.bits is not None:
+                experiment = build.shortened(experiment, args.bits)
+            experiment = modes.with_every_item(experiment, config.data)
+            service = modes.service_of_run(experiment, workdir, index=index)
+        serve(service, listening, token)
+
+
+def _reading_options(config) -> dict:
+    return {
+        "batch_size": config.training.batch_size or 100,
+        "workers": config.training.workers,
+    }
 
 
 def _print_found(found, workdir) -> None:

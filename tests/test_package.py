@@ -29,6 +29,7 @@ FLOW = (
     "retrieval",
     "classification",
     "report",
+    "serve",
 )
 # Beside the flow: rules for XLA's CPU backend, which backbones alone read.
 CPU = "cpu"

@@ -20,7 +20,9 @@ class ImageProblem(ValueError):
         self.kind = kind
 
 
-def to_stored(encoded: bytes, size: int | None) -> tuple[bytes, tuple[str, ...]]:
+def to_stored(
+    encoded: bytes, size: int | None, *, most_pixels: int | None = None
+) -> tuple[bytes, tuple[str, ...]]:
     """Checks an image by decoding all of it, and makes it upright, RGB and small.
 
     A JPEG or PNG that is so already keeps its bytes; any other is stored as JPEG of
@@ -31,6 +33,7 @@ def to_stored(encoded: bytes, size: int | None) -> tuple[bytes, tuple[str, ...]]
     Args:
       encoded: the bytes of an image file of any format that PIL reads.
       size: the shorter side is reduced to this; None keeps all sizes.
+      most_pixels: more are refused before they are decoded; None: PIL's own limit.
 
     Returns:
       The bytes to store, and what was done to the image, in words.
@@ -40,7 +43,7 @@ def to_stored(encoded: bytes, size: int | None) -> tuple[bytes, tuple[str, ...]]
     """
     try:
         with QUIET:
-            return _to_stored(encoded, size)
+            return _to_stored(encoded, size, most_pixels)
     except ImageProblem:
         raise
     except Image.UnidentifiedImageError:
@@ -50,14 +53,15 @@ def to_stored(encoded: bytes, size: int | None) -> tuple[bytes, tuple[str, ...]]
         raise ImageProblem("unreadable image", f"cannot be decoded: {error}") from error
 
 
-def _to_stored(encoded, size):
+def _to_stored(encoded, size, most_pixels):
     image, orientation, damaged = _open(encoded)
     width, height = image.size
-    if Image.MAX_IMAGE_PIXELS and width * height > Image.MAX_IMAGE_PIXELS:
+    limit = most_pixels or Image.MAX_IMAGE_PIXELS
+    if limit and width * height > limit:
         raise ImageProblem(
             "unreadable image",
-            f"its {width}x{height} pixels exceed the limit of "
-            f"{Image.MAX_IMAGE_PIXELS:,}: it may be made to fill the memory",
+            f"its {width}x{height} pixels exceed the limit of {limit:,}: it may be "
+            "made to fill the memory",
         )
     if min(width, height) < MIN_SIDE:
         raise ImageProblem(

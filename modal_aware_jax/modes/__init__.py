@@ -7,6 +7,7 @@ from modal_aware_jax.modes.export import export_run
 from modal_aware_jax.modes.model_files import load_model_file
 from modal_aware_jax.modes.search import search_run, search_with_model
 from modal_aware_jax.modes.search_index import search_index_file
+from modal_aware_jax.modes.serve import service_of_model, service_of_run
 from modal_aware_jax.modes.train import fit_run, train
 
 __all__ = [
@@ -20,6 +21,8 @@ __all__ = [
     "search_index_file",
     "search_run",
     "search_with_model",
+    "service_of_model",
+    "service_of_run",
     "train",
     "with_every_item",
 ]

@@ -67,6 +67,9 @@ class HammingIndex:
 
     Args:
       num_bits: K.
+
+    Attributes:
+      next_id: where numbering goes on.
     """
 
     def __init__(self, num_bits: int):
@@ -75,9 +78,10 @@ class HammingIndex:
         self._segments: list[Segment] = []
         self._new: list[Segment] = []  # added since the last search or save
         self._removed: list[np.ndarray] = []  # positions, one array a call
-        self._next_id = 0
+        self.next_id = 0
         self._order = None  # positions by id; () where every row in order is alive
         self._saved = None  # (header, segments, removals) of the file behind us
+        self._sorted = {}  # of a segment's number: its rows by id
 
     def __len__(self) -> int:
         rows = sum(len(s.codes) for s in self._segments + self._new)
@@ -108,13 +112,13 @@ class HammingIndex:
         self._order = None
 
     def _checked_ids(self, ids, rows):
-        text = self._ids_are_text()
+        text = self.ids_are_text
         if ids is None:
             if text:
                 raise ValueError(
                     "HammingIndex.add: this index has ids that are strings; pass ids."
                 )
-            start, self._next_id = self._next_id, self._next_id + rows
+            start, self.next_id = self.next_id, self.next_id + rows
             return range(start, start + rows)
         ids = np.asarray(ids)
         kind = "strings" if text else "integers"
@@ -144,10 +148,12 @@ class HammingIndex:
                 "first."
             )
         if ids.dtype.kind != "U":
-            self._next_id = max(self._next_id, int(unique[-1]) + 1)
+            self.next_id = max(self.next_id, int(unique[-1]) + 1)
         return ids
 
-    def _ids_are_text(self) -> bool | None:
+    @property
+    def ids_are_text(self) -> bool | None:
+        """Whether ids are strings; None where nothing was ever added."""
         for segment in self._segments + self._new:
             return not isinstance(segment.ids, range) and segment.ids.dtype.kind == "U"
         return None
@@ -181,27 +187,64 @@ class HammingIndex:
         if not self._segments:
             return result
         alive, first = self._alive(), 0
-        for segment in self._segments:
+        for number, segment in enumerate(self._segments):
             rows = len(segment.codes)
             if isinstance(segment.ids, range):
                 inside = (ids >= segment.ids.start) & (ids < segment.ids.stop)
                 row = np.where(inside, ids - segment.ids.start, 0)
             else:
-                order = np.argsort(segment.ids, kind="stable")
-                place = np.searchsorted(segment.ids, ids, sorter=order)
-                row = order[np.minimum(place, rows - 1)]
+                order = self._order_by_id(number)
+                known = ids.astype(segment.ids.dtype)  # or all ids would be copied
+                place = np.searchsorted(segment.ids, known, sorter=order)
+                row = np.minimum(place, rows - 1)
+                row = row if order is None else order[row]
                 inside = segment.ids[row] == ids
             inside &= alive[first + row]
             result[inside] = first + row[inside]
             first += rows
         return result
 
+    def _order_by_id(self, number: int) -> np.ndarray | None:
+        """Rows of a segment in ascending order of id, remembered; None: as they are."""
+        if number not in self._sorted:
+            ids = self._segments[number].ids
+            rising = bool((ids[:-1] < ids[1:]).all())
+            self._sorted[number] = None if rising else np.argsort(ids, kind="stable")
+        return self._sorted[number]
+
+    def holds(self, ids) -> np.ndarray:
+        """Whether the index has each of these ids -> bool [n].
+
+        >>> index = HammingIndex(num_bits=2)
+        >>> index.add(np.array([[0], [3]], np.uint32), ids=["a", "b"])
+        >>> index.holds(["b", "c"]).tolist()
+        [True, False]
+        """
+        ids = np.asarray(ids)
+        if not len(self) or (ids.dtype.kind == "U") != bool(self.ids_are_text):
+            return np.zeros(len(ids), bool)
+        return self._positions(ids) >= 0
+
+    def get(self, ids) -> np.ndarray:
+        """The codes of these ids, uint32 [n, Wd]; an unknown id is an error."""
+        ids = np.asarray(ids)
+        missing = ~self.holds(ids)
+        if missing.any():
+            raise ValueError(
+                f"HammingIndex.get: {int(missing.sum())} ids are not in the index, "
+                f"such as {ids[missing][0].item()!r}."
+            )
+        if not len(ids):
+            return np.zeros((0, self._words), np.uint32)
+        rows = Rows([segment.codes for segment in self._segments], None)
+        return rows.take(self._positions(ids))
+
     def remove(self, ids) -> None:
         """Removes the codes with these ids; an unknown id is an error."""
         ids = np.unique(np.asarray(ids))
         if not len(ids):
             return
-        text = self._ids_are_text()
+        text = self.ids_are_text
         if (ids.dtype.kind == "U") != bool(text) or ids.dtype.kind not in "iuU":
             kind = "strings" if text else "integers"
             raise ValueError(
@@ -245,7 +288,7 @@ class HammingIndex:
 
     def _ids_at(self, positions: np.ndarray) -> np.ndarray:
         """Ids of positions of any shape."""
-        text = self._ids_are_text()
+        text = self.ids_are_text
         width = max((s.ids.dtype for s in self._segments), default="U1") if text else 0
         result = np.empty(positions.shape, width if text else np.int64)
         first = 0
@@ -323,7 +366,7 @@ class HammingIndex:
             if same:
                 new = self._blocks(self._segments[segments:], self._removed[removals:])
                 if new:
-                    header = index_file.append(path, header, new, self._next_id)
+                    header = index_file.append(path, header, new, self.next_id)
                 self._saved = header, len(self._segments), len(self._removed)
                 return
         living = self
@@ -332,10 +375,10 @@ class HammingIndex:
             if len(self):
                 living._segments = [Segment(self.codes, self.ids)]
         blocks = self._blocks(living._segments, [])
-        header = index_file.write_new(path, self.num_bits, blocks, self._next_id)
+        header = index_file.write_new(path, self.num_bits, blocks, self.next_id)
         if living is not self:
             self._segments, self._removed = living._segments, []
-            self._order = None
+            self._order, self._sorted = None, {}
         self._saved = header, len(self._segments), 0
 
     @staticmethod
@@ -372,7 +415,7 @@ class HammingIndex:
                 for block in table["blocks"]
             ]
         index = cls(header.num_bits)
-        index._next_id = table["next_id"]
+        index.next_id = table["next_id"]
         for block, array in zip(table["blocks"], arrays, strict=True):
             if block["kind"] == "codes":
                 first = block.get("first_id")

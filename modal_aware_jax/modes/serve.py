@@ -1,0 +1,146 @@
+"""A page and a JSON interface over a collection, an index and a model."""
+
+import pathlib
+
+import jax
+import numpy as np
+from flax import nnx
+
+from modal_aware_jax.build import Experiment
+from modal_aware_jax.data.collection import Collection
+from modal_aware_jax.data.text_vectors import BagOfWords
+from modal_aware_jax.modes.encode import (
+    encode_collection,
+    encode_with_model,
+    in_vocabulary,
+    need_codes,
+)
+from modal_aware_jax.modes.evaluate import load_run
+from modal_aware_jax.modes.model_files import EncoderModel
+from modal_aware_jax.retrieval.index import HammingIndex
+from modal_aware_jax.serve.encoder import QueryEncoder
+from modal_aware_jax.serve.live_index import LiveIndex
+from modal_aware_jax.serve.service import Service
+from modal_aware_jax.serve.shelf import Shelf
+
+
+def service_of_run(
+    experiment: Experiment, workdir: pathlib.Path, *, index: pathlib.Path | None = None
+) -> Service:
+    """A run's checkpoint and its collection, to be served.
+
+    Args:
+      experiment: built from the config the run was trained with; `cached_maps` off.
+      workdir: the run's directory.
+      index: a file of codes of this model, which is searched and changed; None: the
+        collection's own, `served-STEP.index` in the workdir, encoded on first use.
+    """
+    need_codes(experiment)
+    step = load_run(experiment, workdir)["step"]
+    graphdef, state = nnx.split(experiment.model)
+    relaxed = jax.jit(
+        lambda state, batch: experiment.output(nnx.merge(graphdef, state), batch)
+    )
+    encoder = QueryEncoder(
+        lambda batch: relaxed(state, batch),
+        experiment.text,
+        image_size=experiment.image_size,
+        num_bits=experiment.num_bits,
+    )
+    pairs = experiment.collection
+    if index is None:
+        index = workdir / f"served-{step}{experiment.suffix}.index"
+        _make_index(index, pairs, lambda: encode_collection(experiment, workdir))
+    return _service(index, pairs, encoder)
+
+
+def service_of_model(
+    model: EncoderModel,
+    pairs: Collection | None,
+    workdir: pathlib.Path,
+    *,
+    index: pathlib.Path | None = None,
+    batch_size: int = 100,
+    workers: int = 0,
+) -> Service:
+    """An exported model with a collection, an index, or both, to be served.
+
+    Args:
+      model: of `load_model_file`.
+      pairs: the collection; None: only ids are shown of the index's items.
+      workdir: where the collection's index goes, unless one is given.
+      index: as in `service_of_run`.
+      batch_size, workers: for encoding the collection on first use.
+    """
+    if pairs is None:
+        if index is None:
+            raise ValueError(
+                "serve: name what is searched, a collection with --config=FILE or an "
+                "index with --index=FILE."
+            )
+        if not model.vocabulary:
+            raise ValueError(
+                "--model: its vocabulary is not known. Keep config.json beside it."
+            )
+    else:
+        pairs = in_vocabulary(pairs, model)
+    encoder = QueryEncoder(
+        model.relaxed,
+        BagOfWords(_words_of(model) if pairs is None else pairs),
+        image_size=model.image_size,
+        num_bits=model.num_bits,
+    )
+    if index is None:
+        workdir.mkdir(parents=True, exist_ok=True)
+        index = workdir / f"served-{model.digest}.index"
+
+        def encode():
+            options = {"batch_size": batch_size, "workers": workers}
+            return encode_with_model(model, pairs, workdir, **options)
+
+        _make_index(index, pairs, encode)
+    return _service(index, pairs, encoder)
+
+
+def _words_of(model):
+    """A collection of nothing in a model's words."""
+    text = np.zeros((0, model.num_text_features), np.uint8)
+    labels = np.zeros((0, 0), np.uint8)
+    return Collection("", [], [], text, [], labels, model.vocabulary, ())
+
+
+def _make_index(path, pairs, encode):
+    """Makes the index of a collection, anew where other pairs are in it.
+
+    What was added and removed while it was served stays in its log.
+    """
+    if path.exists():
+        opened = LiveIndex(path)
+        there, added, removed = set(opened.ids.tolist()), opened.added, opened.removed
+        opened.close()
+        if there == (set(pairs.ids.tolist()) - removed) | added.keys():
+            return
+        print(f"{pairs.name} is not what {path} holds: it is encoded again.")
+    with np.load(encode()) as encoded:
+        index = HammingIndex(int(encoded["num_bits"]))
+        index.add(encoded["codes"], ids=encoded["ids"])
+    index.save(path)
+
+
+def _service(index, pairs, encoder):
+    try:
+        live = LiveIndex(index)
+    except FileNotFoundError as error:
+        raise ValueError(
+            f"--index: there is no file {index}. Write one with HammingIndex.save."
+        ) from error
+    if live.num_bits != encoder.num_bits:
+        live.close()
+        raise ValueError(
+            f"--index: its codes have {live.num_bits} bits, the model gives "
+            f"{encoder.num_bits}. Take the index of this model's codes."
+        )
+    print("Getting ready: programs for batches of", *encoder.sizes, flush=True)
+    encoder.warm_up()
+    name = "" if pairs is None else pairs.name
+    return Service(live, Shelf(live, pairs), encoder, name=name)

@@ -1,0 +1,88 @@
+"""Pictures and words to codes, many queries at a time."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from modal_aware_jax.data import pipeline
+from modal_aware_jax.hashing.encode import encode
+
+SIZES = (1, 4, 16, 32)  # of batches: a program is compiled for each
+NO_IMAGE = 128  # grey stands for a picture that is not there
+
+
+class Query(NamedTuple):
+    """What is searched for.
+
+    Attributes:
+      pixels: uint8 [S, S, 3], or None where there is no picture.
+      words: those that the model knows.
+    """
+
+    pixels: np.ndarray | None
+    words: list[str]
+
+
+class QueryEncoder:
+    """Encodes queries as a model encodes the pairs of a collection.
+
+    Args:
+      relaxed: a batch's `image` uint8 [B, S, S, 3] and `text` float32 [B, T] ->
+        relaxed bits [B, K].
+      text: an encoder of texts, of `data.text_vectors`.
+      image_size: S.
+      num_bits: K.
+      sizes: of the batches; fewer queries are padded with empty ones.
+    """
+
+    def __init__(
+        self,
+        relaxed: Callable,
+        text,
+        *,
+        image_size: int,
+        num_bits: int,
+        sizes: Sequence[int] = SIZES,
+    ):
+        self.relaxed, self.text = relaxed, text
+        self.image_size, self.num_bits = image_size, num_bits
+        self.sizes = tuple(sorted(sizes))
+
+    def pixels(self, stored: bytes) -> np.ndarray:
+        """The pixels of a picture that `to_stored` gave, uint8 [S, S, 3]."""
+        return pipeline.resize(pipeline.decode(stored), self.image_size)
+
+    def split(self, text: str) -> tuple[list[str], list[str]]:
+        """The words of a text: those that are known, those that are not."""
+        return self.text.split(text)
+
+    def __call__(self, queries: Sequence[Query]) -> np.ndarray:
+        """Packed codes, uint32 [len(queries), Wd]."""
+        most = self.sizes[-1]
+        parts = [queries[i : i + most] for i in range(0, len(queries), most)]
+        codes, _ = encode(self.relaxed, map(self._batch, parts))
+        return codes
+
+    def _batch(self, queries):
+        rows = next(size for size in self.sizes if size >= len(queries))
+        side = self.image_size
+        images = np.full((rows, side, side, 3), NO_IMAGE, np.uint8)
+        for image, query in zip(images, queries, strict=False):
+            if query.pixels is not None:
+                image[:] = query.pixels
+        vectors = self.text.encode([query.words for query in queries])
+        text = np.zeros((rows, vectors.shape[1]), np.float32)
+        text[: len(queries)] = vectors
+        index = np.arange(rows, dtype=np.int32)
+        return {
+            "image": images,
+            "text": text,
+            "index": index,
+            "mask": index < len(queries),
+        }
+
+    def warm_up(self) -> None:
+        """Compiles the programs of all sizes, so that no query waits for it."""
+        for size in self.sizes:
+            self([Query(None, [])] * size)
