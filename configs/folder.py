@@ -115,6 +115,9 @@ def _from_scratch(choice):
             "dtype": "float32",  # or bfloat16: of the computation
             "image_features": 0,
             "image_dropout": 0.3,  # of the layer of `image_features`
+            # Shares of rows that lose one in training: a stand-in is learned.
+            "image_missing": 0.0,
+            "text_missing": 0.0,
             "standard_text": True,
             "hidden_features": 0,
         },

@@ -72,6 +72,9 @@ def get_config(arg: str = "") -> ConfigDict:
                 "dtype": "float32",  # or bfloat16: of the computation
                 "image_features": 0,
                 "image_dropout": 0.3,  # of the layer of `image_features`
+                # Shares of rows that lose one in training: a stand-in is learned.
+                "image_missing": 0.0,
+                "text_missing": 0.0,
                 "standard_text": False,
                 "hidden_features": 0,
             },

@@ -15,6 +15,7 @@ from modal_aware_jax.experiment.backbones import find_weights as find_weights
 from modal_aware_jax.experiment.inputs import crop_maps as crop_maps
 from modal_aware_jax.experiment.inputs import drop_words as drop_words
 from modal_aware_jax.experiment.inputs import normalizer as normalizer
+from modal_aware_jax.experiment.inputs import presence as presence
 from modal_aware_jax.experiment.lookup import choose as choose
 from modal_aware_jax.experiment.losses import LOSSES as LOSSES
 from modal_aware_jax.experiment.losses import default_options as default_options

@@ -25,6 +25,8 @@ class Collection:
       label_names: the L names.
       parts: [N] parts of a given split ('train', 'validation', 'query', 'database', ''
         for none); None where none is given.
+      has_image, has_text: bool [N], which rows have one; None: all, as far as is known.
+        A row without an image has a grey one in its place, for display.
 
     Example:
       >>> pairs = Collection(
@@ -43,6 +45,8 @@ class Collection:
     vocabulary: tuple[str, ...]
     label_names: tuple[str, ...]
     parts: np.ndarray | None = None
+    has_image: np.ndarray | None = None
+    has_text: np.ndarray | None = None
 
     def __post_init__(self):
         def put(name, value):  # the dataclass is frozen
@@ -53,6 +57,9 @@ class Collection:
         put("label_names", tuple(self.label_names))
         if self.parts is not None:
             put("parts", np.asarray(self.parts, dtype=str))
+        for name in ("has_image", "has_text"):
+            if getattr(self, name) is not None:
+                put(name, np.asarray(getattr(self, name), dtype=bool))
         if not isinstance(self.text, TokenTable):
             text = np.asarray(self.text)
             is_bag = bool(self.vocabulary) and text.dtype != np.float32
@@ -93,8 +100,9 @@ def _check_shapes(pairs: Collection) -> None:
         column: len(getattr(pairs, column))
         for column in ("ids", "images", "text", "captions", "labels")
     }
-    if pairs.parts is not None:
-        lengths["parts"] = len(pairs.parts)
+    for column in ("parts", "has_image", "has_text"):
+        if getattr(pairs, column) is not None:
+            lengths[column] = len(getattr(pairs, column))
     if len(set(lengths.values())) != 1:
         raise ValueError(
             f"{where}: the columns must have one entry a pair, got {lengths}."

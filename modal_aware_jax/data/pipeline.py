@@ -7,6 +7,7 @@ Batches are dicts of NumPy arrays:
   [B, S] (with several texts an item [B, C, S, D] and [B, C, S]);
 - `labels`: uint8 [B, L];
 - `index`: int32 [B], positions in the collection;
+- `has_image`, `has_text`: bool [B], where the collection says which rows have one;
 - evaluation batches also `mask`: bool [B], False on padded rows (their `index` is -1
   and the rest zero).
 
@@ -36,6 +37,7 @@ from PIL import Image
 from modal_aware_jax.data.collection import Collection
 
 BATCHES_AHEAD = 4
+PRESENCE = ("has_image", "has_text")
 
 
 def train_batches(
@@ -281,13 +283,17 @@ class _GatherPlainMaps(grain.transforms.Map):
 
 
 def _columns(collection, positions):
-    """Text, labels and index of one position, or of a batch of them."""
+    """Text, labels, index and masks of one position, or of a batch of them."""
     text = collection.text[positions]
-    return {
+    columns = {
         "text": text if isinstance(text, dict) else text.astype(np.float32),
         "labels": collection.labels[positions],
         "index": np.asarray(positions, np.int32),
     }
+    for name in PRESENCE:
+        if getattr(collection, name) is not None:
+            columns[name] = getattr(collection, name)[positions]
+    return columns
 
 
 def _masked_columns(collection, positions):

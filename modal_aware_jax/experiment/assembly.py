@@ -14,12 +14,13 @@ from modal_aware_jax.backbones.word_pieces import WordPieceModel
 from modal_aware_jax.data import protocol
 from modal_aware_jax.data.collection import Collection
 from modal_aware_jax.data.prepare import default_prepared_dir
+from modal_aware_jax.data.presence import with_presence
 from modal_aware_jax.data.text_vectors import represent, text_encoder
 from modal_aware_jax.data.token_table import TokenTable
 from modal_aware_jax.experiment.backbones import BACKBONES
-from modal_aware_jax.experiment.inputs import crop_maps, normalizer
+from modal_aware_jax.experiment.inputs import crop_maps, normalizer, presence
 from modal_aware_jax.experiment.lookup import choose
-from modal_aware_jax.experiment.methods import model
+from modal_aware_jax.experiment.methods import model, needs_stand_ins
 from modal_aware_jax.experiment.optimizers import make_optimizer
 from modal_aware_jax.experiment.sources import collection, fitted, split_of
 from modal_aware_jax.experiment.tasks import choose_method, task_of
@@ -133,6 +134,8 @@ def experiment(config, pairs: Collection | None = None) -> Experiment:
         folder=_prepared_dir(data) / "text",
     )
     pairs = represent(pairs, text)
+    if needs_stand_ins(config):
+        pairs = with_presence(pairs)
     network = (task.network or _network)(
         config,
         pairs,
@@ -231,18 +234,20 @@ def _joint_of(cached_maps, cached_means, normalize, map_crop):
     """`joint(model, batch, text, *, train, window, rngs)`: from what a batch holds.
 
     A batch's `image` holds images, maps of the frozen lower half, or the means of the
-    last maps.
+    last maps; `has_image` and `has_text` say which rows have one.
     """
 
     def joint(model, batch, text, *, train, window=None, rngs=None):
+        options = {"train": train, "rngs": rngs}
+        if getattr(model, "has_stand_ins", False):
+            options["present"] = presence(batch, text)
         if not cached_maps:
-            images = normalize(batch["image"])
-            return model.joint(images, text, train=train, rngs=rngs)
+            return model.joint(normalize(batch["image"]), text, **options)
         maps = jnp.asarray(batch["image"], jnp.float32)
         if cached_means:
-            return model.joint_from_means(maps, text, train=train, rngs=rngs)
+            return model.joint_from_means(maps, text, **options)
         if train and map_crop and hasattr(model, "backbone"):
             maps = crop_maps(window, maps, map_crop)
-        return model.joint_from_maps(maps, text, train=train, rngs=rngs)
+        return model.joint_from_maps(maps, text, **options)
 
     return joint

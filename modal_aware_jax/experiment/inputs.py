@@ -46,3 +46,50 @@ def crop_maps(key: jax.Array, maps: jax.Array, size: int) -> jax.Array:
     left = jax.random.randint(columns, (), 0, width - size + 1)
     corner, window = (0, top, left, 0), (len(maps), size, size, maps.shape[-1])
     return jax.lax.dynamic_slice(maps, corner, window)
+
+
+def presence(batch: dict, text: jax.Array) -> dict[str, jax.Array | None]:
+    """Which rows of a batch have an image, and which a text: bool [B] each.
+
+    Args:
+      batch: with `has_image` and `has_text`, bool [B], where rows may lack one.
+      text: [B, T], as the network is about to read it: zeros are no text, whether none
+        was given, no word was known or training dropped all words.
+
+    Returns:
+      `image`, None where all rows have one, and `text`.
+
+    Example:
+      >>> presence({}, jnp.array([[0, 1], [0, 0]]))["text"].tolist()
+      [True, False]
+    """
+    has_text = jnp.any(text != 0, axis=-1)
+    if "has_text" in batch:
+        has_text &= jnp.asarray(batch["has_text"], bool)
+    return {"image": batch.get("has_image"), "text": has_text}
+
+
+def drop_modalities(
+    key: jax.Array, batch: dict, text: jax.Array, *, image_rate: float, text_rate: float
+) -> dict:
+    """Takes the image from some rows and the text from others; no row loses both.
+
+    Args:
+      key: of the draw.
+      batch, text: as for `presence`; a row that lacks one already keeps the other.
+      image_rate, text_rate: the probabilities, together 1 at most.
+
+    Returns:
+      The batch with new `has_image` and `has_text`, bool [B].
+    """
+    has = presence(batch, text)
+    draw = jax.random.uniform(key, (len(text),))
+    image = jnp.ones(len(text), bool) if has["image"] is None else has["image"]
+    both = jnp.asarray(image, bool) & has["text"]
+    no_image = both & (draw < image_rate)
+    no_text = both & (draw >= image_rate) & (draw < image_rate + text_rate)
+    return {
+        **batch,
+        "has_image": image & ~no_image,
+        "has_text": has["text"] & ~no_text,
+    }

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from flax import nnx
 
 from modal_aware_jax.backbones.image_vector import DenseVector, MeanVector
+from modal_aware_jax.backbones.stand_in import NoStandIn, StandIn
 from modal_aware_jax.backbones.text_mlp import TextMLP
 from modal_aware_jax.backbones.text_vector import PlainText, StandardText
 from modal_aware_jax.backbones.word_vectors import WordVectorMLP
@@ -48,7 +49,7 @@ class Method(NamedTuple):
     Attributes:
       title: what tables and figures call it.
       network: constructor `(make_backbone, text_features, num_bits, *, text_widths,
-        text_branch, image_vector, text_vector, hidden, num_labels, rngs)`;
+        text_branch, image_vector, text_vector, hidden, stand_in, num_labels, rngs)`;
         `make_backbone(rngs)` gives the image backbone.
       loss: a name of `LOSSES`; a config's `loss.name` may be another one.
     """
@@ -124,10 +125,11 @@ def _image(head=HashHead):
         text_widths,
         text_branch,
         text_vector,
+        stand_in,
         rngs,
         **heads,
     ):
-        del text_features, text_widths, text_branch, text_vector
+        del text_features, text_widths, text_branch, text_vector, stand_in
         return ImageHashing(
             make_backbone(rngs), num_bits, head=head, rngs=rngs, **heads
         )
@@ -135,8 +137,8 @@ def _image(head=HashHead):
     return network
 
 
-def _text(make_backbone, text_features, num_bits, *, image_vector, **options):
-    del make_backbone, image_vector
+def _text(make_backbone, text_features, num_bits, *, image_vector, stand_in, **options):
+    del make_backbone, image_vector, stand_in
     return TextHashing(text_features, num_bits, **options)
 
 
@@ -175,6 +177,34 @@ METHODS = {
         "divide and encode", _image(DivideAndEncodeHead), "ninh"
     ),
 }
+
+
+def needs_stand_ins(config) -> bool:
+    """Whether the network learns what stands in for a missing image or text.
+
+    It does where training takes modalities away (`config.model.image_missing`,
+    `text_missing`) and where the data was asked to keep rows that lack one.
+    """
+    rates = missing_rates(config.model)
+    options = config.data.get("options", {})
+    kept = (options.get(name) for name in ("keep_without_image", "keep_without_text"))
+    return any(rates.values()) or any(kept)
+
+
+def missing_rates(config) -> dict[str, float]:
+    """`image_rate` and `text_rate` of `config.model`, 0 where it has none.
+
+    Raises:
+      ValueError: they are no shares of the rows, or more than all of them together.
+    """
+    rates = {name: config.get(f"{name}_missing", 0.0) for name in ("image", "text")}
+    if min(rates.values()) < 0 or sum(rates.values()) > 1:
+        raise ValueError(
+            "config.model.image_missing and text_missing are the shares of the rows "
+            "that lose their image, or their text, in training: 0 or more, and 1 at "
+            f"most together, got {rates['image']} and {rates['text']}."
+        )
+    return {f"{name}_rate": rate for name, rate in rates.items()}
 
 
 def model(
@@ -216,6 +246,7 @@ def model(
         image_vector=image_vector,
         text_vector=StandardText if config.model.standard_text else PlainText,
         hidden=hidden,
+        stand_in=StandIn if needs_stand_ins(config) else NoStandIn,
         num_labels=pairs.num_labels if config.loss.label_weight else None,
         rngs=nnx.Rngs(config.seed),
     )

@@ -87,6 +87,9 @@ def photograph_settings(
             "dtype": "float32",  # or bfloat16: of the computation
             "image_features": 1024,
             "image_dropout": 0.5,
+            # Shares of rows that lose one in training: a stand-in is learned.
+            "image_missing": 0.0,
+            "text_missing": 0.0,
             "standard_text": True,
             "hidden_features": 512,
         },

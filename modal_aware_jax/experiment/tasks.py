@@ -32,12 +32,13 @@ def settled(config) -> dict[str, Any]:
     """The config's values, with the options of its own loss only: what the run is.
 
     Of the data's options it has those that were given. The task is left out where it is
-    the default, nested lengths where there are none: runs from before there were others
-    are known again.
+    the default, nested lengths and shares of missing modalities where there are none:
+    runs from before there were others are known again.
     """
     values = config.to_dict()
-    if not values["model"].get("nested_bits"):
-        values["model"].pop("nested_bits", None)
+    for name in ("nested_bits", "image_missing", "text_missing"):
+        if not values["model"].get(name):
+            values["model"].pop(name, None)
     if values.get("task") == DEFAULT:
         del values["task"]
     values["loss"]["options"] = loss_options(config.loss, task_of(config).losses)

@@ -9,6 +9,9 @@
 images uint8 [B, S, S, 3], text float32 [B, T], packed uint32 [B, Wd] as
 `hashing.codes.pack` lays the bits out, relaxed float32 [B, K]. B may be any number. The
 weights are inside. Reading and writing need the package flatbuffers beside JAX.
+
+An encoder that has learned what stands in for a missing modality is called with two
+masks more, `encoder.call(images, text, has_image, has_text)`, bool [B] each.
 """
 
 import os
@@ -29,6 +32,7 @@ def export_encoder(
     *,
     image_size: int,
     text_features: int,
+    num_masks: int = 0,
     platforms: Sequence[str] = PLATFORMS,
 ) -> bytes:
     """Serialises an encoder for several platforms at once and any batch size.
@@ -38,6 +42,7 @@ def export_encoder(
         [B, K]; what it closes over is written into the file.
       image_size: S.
       text_features: T.
+      num_masks: 2 where `relaxed` also reads `has_image` and `has_text`, bool [B] each.
       platforms: of 'cpu', 'cuda', 'rocm', 'tpu'; none of them has to be here.
 
     Returns:
@@ -52,20 +57,23 @@ def export_encoder(
       [[1]]
     """
 
-    def encode(images, text):
-        bits = relaxed(images, text).astype(jnp.float32)
+    def encode(images, text, *masks):
+        bits = relaxed(images, text, *masks).astype(jnp.float32)
         return pack(binarize(bits)), bits
 
     (batch,) = jax.export.symbolic_shape("b")
     exported = jax.export.export(jax.jit(encode), platforms=tuple(platforms))(
         jax.ShapeDtypeStruct((batch, image_size, image_size, 3), jnp.uint8),
         jax.ShapeDtypeStruct((batch, text_features), jnp.float32),
+        *[jax.ShapeDtypeStruct((batch,), jnp.bool)] * num_masks,
     )
     return bytes(exported.serialize())
 
 
 def load_encoder(path: str | os.PathLike) -> jax.export.Exported:
     """Reads an exported encoder: `.call(images, text)` -> packed, relaxed.
+
+    `num_masks(encoder)` says whether it reads masks after the text.
 
     Raises:
       ValueError: the file is no exported encoder, or not for this machine's platform.
@@ -97,9 +105,15 @@ def load_encoder(path: str | os.PathLike) -> jax.export.Exported:
     return exported
 
 
+def num_masks(exported: jax.export.Exported) -> int:
+    """How many masks an exported encoder reads after the text: 0, or 2."""
+    return len(exported.in_avals) - 2
+
+
 def _is_encoder(exported) -> bool:
-    shapes = [len(aval.shape) for aval in (*exported.in_avals, *exported.out_avals)]
-    if shapes != [4, 2, 2, 2]:
+    read = [len(aval.shape) for aval in exported.in_avals]
+    made = [len(aval.shape) for aval in exported.out_avals]
+    if read not in ([4, 2], [4, 2, 1, 1]) or made != [2, 2]:
         return False
     packed, relaxed = exported.out_avals
     return packed.dtype == jnp.uint32 and packed.shape[1] == num_words(relaxed.shape[1])

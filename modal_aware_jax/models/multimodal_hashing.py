@@ -4,6 +4,7 @@ import jax
 from flax import nnx
 
 from modal_aware_jax.backbones.image_vector import MeanVector
+from modal_aware_jax.backbones.stand_in import NoStandIn, StandIn
 from modal_aware_jax.backbones.text_mlp import TextMLP
 from modal_aware_jax.backbones.text_vector import PlainText
 from modal_aware_jax.blocks.modal_aware import ModalAwareBlock, PassThrough
@@ -42,6 +43,10 @@ class MultimodalHashing(nnx.Module):
         image's vector with the text; its `features` is the width of the result.
       hidden: constructor `(in_features, *, rngs)` of a layer before the head, such as
         `HiddenLayer`.
+      stand_in: constructor `(features, *, rngs)` of what is read in place of a modality
+        that a row lacks: `NoStandIn`, or `StandIn` with a learned vector. It replaces
+        the wide text and the image's first features, before the blocks; where the
+        network `reads_means`, these are the last maps.
       num_labels: L, for a second head that predicts the labels in training; none by
         default.
       dtype: of the computation in the text layers and the heads.
@@ -61,6 +66,7 @@ class MultimodalHashing(nnx.Module):
         text_vector=PlainText,
         fusion=Concat,
         hidden=NoHiddenLayer,
+        stand_in=NoStandIn,
         num_labels: int | None = None,
         dtype=None,
         rngs: nnx.Rngs,
@@ -72,23 +78,35 @@ class MultimodalHashing(nnx.Module):
         self.block2 = block(backbone.upper_features, narrow, rngs=rngs)
         self.image_vector = image_vector(backbone.upper_features, rngs=rngs)
         self.text_vector = text_vector(narrow, rngs=rngs)
+        self.text_stand_in = stand_in(wide, rngs=rngs)
+        first = backbone.lower_features
+        if self.reads_means:
+            first = backbone.upper_features
+        self.image_stand_in = stand_in(first, rngs=rngs)
         self.fusion = fusion(self.image_vector.features, narrow, rngs=rngs)
         self.hidden = hidden(self.fusion.features, rngs=rngs)
         features = self.hidden.features
         self.head = HashHead(features, num_bits, dtype=dtype, rngs=rngs)
         self.label_head = label_head(features, num_labels, dtype=dtype, rngs=rngs)
 
+    @property
+    def has_stand_ins(self) -> bool:
+        """Whether it has learned vectors in place of a missing modality."""
+        return isinstance(self.text_stand_in, StandIn)
+
     def joint_from_maps(
-        self, maps: jax.Array, text: jax.Array, *, train: bool, rngs=None
+        self, maps: jax.Array, text: jax.Array, *, train: bool, rngs=None, present=None
     ) -> jax.Array:
         """Maps conv4 maps [B, h, w, C] and text [B, T] to joint vectors [B, D].
 
         For a frozen lower half whose maps were computed once.
         """
-        text = self.text.wide(text)
-        maps, text = self.block1(maps, text)
+        wide = self._wide(text, present)
+        if not self.reads_means:
+            maps = self.image_stand_in(maps, _rows_with("image", present))
+        maps, wide = self.block1(maps, wide)
         maps = self.backbone.upper(maps, train=train)
-        return self._joint(maps, text, train, rngs)
+        return self._joint(maps, wide, train, rngs, present)
 
     @property
     def reads_means(self) -> bool:
@@ -98,29 +116,46 @@ class MultimodalHashing(nnx.Module):
         return unblocked and self.image_vector.reads_mean
 
     def joint_from_means(
-        self, means: jax.Array, text: jax.Array, *, train: bool, rngs=None
+        self, means: jax.Array, text: jax.Array, *, train: bool, rngs=None, present=None
     ) -> jax.Array:
         """Maps means of the last maps, [B, 1, 1, C], and text [B, T] to [B, D].
 
         For a network that `reads_means` and whose whole backbone is frozen.
         """
-        return self._joint(means, self.text.wide(text), train, rngs)
+        return self._joint(means, self._wide(text, present), train, rngs, present)
 
-    def _joint(self, maps, wide_text, train, rngs):
+    def _wide(self, text, present):
+        return self.text_stand_in(self.text.wide(text), _rows_with("text", present))
+
+    def _joint(self, maps, wide_text, train, rngs, present):
+        if self.reads_means:
+            maps = self.image_stand_in(maps, _rows_with("image", present))
         maps, text = self.block2(maps, self.text.narrow(wide_text))
         vector = self.image_vector(maps, train=train, rngs=rngs)
         joint = self.fusion(vector, self.text_vector(text, train=train))
         return self.hidden(joint, train=train, rngs=rngs)
 
     def joint(
-        self, images: jax.Array, text: jax.Array, *, train: bool, rngs=None
+        self,
+        images: jax.Array,
+        text: jax.Array,
+        *,
+        train: bool,
+        rngs=None,
+        present=None,
     ) -> jax.Array:
         """Maps images [B, H, W, 3] and text [B, T] to joint vectors [B, D]."""
         maps = self.backbone.lower(images, train=train)
-        return self.joint_from_maps(maps, text, train=train, rngs=rngs)
+        return self.joint_from_maps(maps, text, train=train, rngs=rngs, present=present)
 
     def __call__(
-        self, images: jax.Array, text: jax.Array, *, train: bool, rngs=None
+        self,
+        images: jax.Array,
+        text: jax.Array,
+        *,
+        train: bool,
+        rngs=None,
+        present: dict[str, jax.Array | None] | None = None,
     ) -> jax.Array:
         """Maps images [B, H, W, 3] and text [B, T] to relaxed bits [B, K].
 
@@ -129,5 +164,12 @@ class MultimodalHashing(nnx.Module):
         Args:
           train: whether batch norms use the batch and dropout drops.
           rngs: randomness for dropout, where the network has any.
+          present: which rows have an `image` and which a `text`, bool [B] each; None
+            for either, or for both: all rows. Without stand-ins it is not read.
         """
-        return self.head(self.joint(images, text, train=train, rngs=rngs))
+        joint = self.joint(images, text, train=train, rngs=rngs, present=present)
+        return self.head(joint)
+
+
+def _rows_with(modality, present):
+    return None if present is None else present.get(modality)

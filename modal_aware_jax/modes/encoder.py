@@ -59,7 +59,8 @@ class Encoder:
         variables = devices.put(variables, _shardings(variables, self.mesh))
 
         def output(batch):
-            arrays = {name: batch[name] for name in ("image", "text")}
+            read = ("image", "text", *pipeline.PRESENCE)
+            arrays = {name: batch[name] for name in read if name in batch}
             return self._output(variables, devices.put_batch(arrays, self.mesh))
 
         batches = self._batches(positions)

@@ -10,6 +10,7 @@ import numpy as np
 
 from modal_aware_jax.build import Experiment, every_item, leaves_out
 from modal_aware_jax.data.collection import Collection
+from modal_aware_jax.data.presence import with_presence
 from modal_aware_jax.data.text_vectors import represent
 
 
@@ -24,7 +25,10 @@ def with_every_item(experiment: Experiment, data) -> Experiment:
         return experiment
     whole = every_item(data, experiment.text.vocabulary)
     whole = in_label_names(whole, experiment.collection.label_names)
-    return dataclasses.replace(experiment, collection=represent(whole, experiment.text))
+    whole = represent(whole, experiment.text)
+    if experiment.collection.has_text is not None:
+        whole = with_presence(whole)
+    return dataclasses.replace(experiment, collection=whole)
 
 
 def in_label_names(pairs: Collection, names: tuple[str, ...]) -> Collection:

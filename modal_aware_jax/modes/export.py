@@ -11,6 +11,7 @@ from flax import nnx
 
 import modal_aware_jax
 from modal_aware_jax.build import Experiment
+from modal_aware_jax.data.pipeline import PRESENCE
 from modal_aware_jax.data.text_vectors import BagOfWords
 from modal_aware_jax.hashing.exported import PLATFORMS, export_encoder
 from modal_aware_jax.modes.evaluate import load_run
@@ -51,8 +52,9 @@ def export_run(
     pairs, model = experiment.collection, experiment.model
     graphdef, state = nnx.split(model)
 
-    def relaxed(images, text):
+    def relaxed(images, text, *masks):
         batch = {"image": images, "text": text}
+        batch |= dict(zip(PRESENCE, masks, strict=False))
         return experiment.output(nnx.merge(graphdef, state), batch)
 
     output = output or workdir / f"export{experiment.suffix}"
@@ -64,6 +66,7 @@ def export_run(
             relaxed,
             image_size=experiment.image_size,
             text_features=pairs.num_text_features,
+            num_masks=2 if getattr(model, "has_stand_ins", False) else 0,
             platforms=platforms,
         )
         (partial / PROGRAM).write_bytes(program)

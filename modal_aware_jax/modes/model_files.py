@@ -18,7 +18,8 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from modal_aware_jax import build
-from modal_aware_jax.hashing.exported import load_encoder
+from modal_aware_jax.data import pipeline
+from modal_aware_jax.hashing.exported import load_encoder, num_masks
 
 PROGRAM, WEIGHTS, FACTS = "encoder.stablehlo", "model.safetensors", "config.json"
 
@@ -27,8 +28,8 @@ class EncoderModel(NamedTuple):
     """A trained encoder, wherever it came from.
 
     Attributes:
-      relaxed: a batch's `image` uint8 [B, S, S, 3] and `text` float32 [B, T] ->
-        relaxed bits [B, K].
+      relaxed: a batch's `image` uint8 [B, S, S, 3] and `text` float32 [B, T], and
+        where it has them `has_image` and `has_text`, bool [B] -> relaxed bits [B, K].
       image_size, num_text_features, num_bits: S, T, K.
       vocabulary: the T words; empty where unknown or where text is not a bag.
       digest: 12 hex digits that tell one model from another.
@@ -87,10 +88,17 @@ def _digest(path):
 
 def _from_program(path):
     exported = load_encoder(path)
-    images, text = exported.in_avals
+    images, text = exported.in_avals[:2]
     facts = _facts(path.with_name(FACTS)) if path.with_name(FACTS).exists() else {}
+
+    def relaxed(batch):
+        arrays = batch["image"], batch["text"]
+        if num_masks(exported):
+            arrays += tuple(_mask(batch, name) for name in pipeline.PRESENCE)
+        return exported.call(*arrays)[1]
+
     return EncoderModel(
-        relaxed=lambda batch: exported.call(batch["image"], batch["text"])[1],
+        relaxed=relaxed,
         image_size=images.shape[1],
         num_text_features=text.shape[1],
         num_bits=exported.out_avals[1].shape[1],
@@ -98,6 +106,11 @@ def _from_program(path):
         digest=_digest(path),
         label_names=tuple(facts.get("label_names", ())),
     )
+
+
+def _mask(batch, name):
+    """Which rows have a modality: all, where a batch does not say."""
+    return np.asarray(batch.get(name, np.ones(len(batch["text"]), bool)))
 
 
 def _from_weights(path):
@@ -126,13 +139,17 @@ def _from_weights(path):
     normalize = build.normalizer(kind.mean, kind.deviation)
 
     @jax.jit
-    def relaxed(state, images, text):
-        model = nnx.merge(graphdef, state)
-        whole = model(normalize(images), text, train=False)
+    def relaxed(state, batch):
+        model, text = nnx.merge(graphdef, state), batch["text"]
+        options = {}
+        if getattr(model, "has_stand_ins", False):
+            options["present"] = build.presence(batch, text)
+        whole = model(normalize(batch["image"]), text, train=False, **options)
         return whole[:, : facts["num_bits"]]  # the first of nested codes
 
+    read = ("image", "text", *pipeline.PRESENCE)
     return EncoderModel(
-        relaxed=lambda batch: relaxed(state, batch["image"], batch["text"]),
+        relaxed=lambda batch: relaxed(state, {n: batch[n] for n in read if n in batch}),
         image_size=facts["image_size"],
         num_text_features=facts["num_text_features"],
         num_bits=facts["num_bits"],

@@ -45,7 +45,8 @@ def search_run(
     Args:
       experiment: built from the config the run was trained with; `cached_maps` off.
       workdir: the run's directory.
-      image: an image file; None: a grey image stands for "no image".
+      image: an image file; None: the network's stand-in for a missing image, or a grey
+        image where it has learned none.
       words: tags or text; words outside the vocabulary are named in the output.
       k: how many results.
 
@@ -133,6 +134,8 @@ def _search(relaxed, pairs, text, index, workdir, *, size, image, words, k):
         "image": pixels[None],
         "text": _encode_text(text, words),
         "index": np.zeros(1, np.int32),
+        "has_image": np.array([image is not None]),
+        "has_text": np.array([bool(words.strip())]),
     }
     query, _ = encode(relaxed, [batch])
     distances, ids = index.search(query, k)

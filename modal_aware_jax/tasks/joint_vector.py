@@ -6,9 +6,10 @@ import jax
 import optax
 from flax import nnx
 
-from modal_aware_jax.experiment.inputs import drop_words
+from modal_aware_jax.experiment.inputs import drop_modalities, drop_words
 from modal_aware_jax.experiment.lookup import choose
 from modal_aware_jax.experiment.losses import Setting, loss_options
+from modal_aware_jax.experiment.methods import missing_rates
 from modal_aware_jax.hashing.nested import check_lengths, nested_loss
 
 
@@ -58,12 +59,17 @@ def head_loss(losses: dict, config, pairs, parts, network, joint) -> Callable:
         loss = kind.make(setting, **options)
     if kind.memory is not None:
         network.memory = kind.memory(setting)
+    missing = missing_rates(config.model)
+    takes_away = any(missing.values()) and getattr(network, "has_stand_ins", False)
 
     def training_loss(model, batch, key):
         words, window, dropout = jax.random.split(key, 3)
         text, labels = batch["text"], batch["labels"]
         if training.word_dropout:
             text = drop_words(words, text, training.word_dropout)
+        if takes_away:
+            other = jax.random.fold_in(key, 3)  # after the three of above
+            batch = drop_modalities(other, batch, text, **missing)
         rngs = nnx.Rngs(dropout=dropout)
         vectors = joint(model, batch, text, train=True, window=window, rngs=rngs)
         if label_weight:
