@@ -44,6 +44,7 @@ ASSEMBLY = {
     "linen",
     "cli",
     "compare",
+    "encode_many",
     "figures",
     "robustness",
 }

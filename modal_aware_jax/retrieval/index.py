@@ -437,3 +437,7 @@ class HammingIndex:
     def to_lance(self, uri, *, table: str = "codes", metadata: dict | None = None):
         """A LanceDB table of these codes and ids; see `export.to_lance`."""
         return export.to_lance(self.codes, self.ids, uri, table, metadata)
+
+    def to_postgres(self, connection, **options) -> None:
+        """A PostgreSQL table of these codes and ids; see `export.to_postgres`."""
+        export.to_postgres(self.codes, self.ids, self.num_bits, connection, **options)
