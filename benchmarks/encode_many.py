@@ -125,12 +125,12 @@ def scale(rate, stream) -> list[dict]:
 
 
 STORES = """\
-A `HammingIndex` file, opened as a memory map, answers exactly at the rates above; shared
-out over machines, each searches its part. Ids that are texts take their own length more.
-Where many write at once, or other columns filter the search: LanceDB (`--lance`) keeps
-the codes in object storage and scans them exactly; PostgreSQL with pgvector
-(`HammingIndex.to_postgres`) finds most of the nearest by HNSW, whose graph takes more
-memory than codes as short as these. Encoding is what takes machines; GPUs
+A `HammingIndex` file, opened as a memory map, answers exactly at the rates above;
+shared out over machines, each searches its part. Ids that are texts take their own
+length more. Where many write at once, or other columns filter the search: LanceDB
+(`--lance`) keeps the codes in object storage and scans them exactly; PostgreSQL with
+pgvector (`HammingIndex.to_postgres`) finds most of the nearest by HNSW, whose graph
+takes more memory than codes as short as these. Encoding is what takes machines; GPUs
 (`--gpus_a_worker`) are not measured here.
 """
 
