@@ -131,10 +131,17 @@ def test_a_run_keeps_embeddings_scores_and_the_page(finished):
     history = json.loads((run / "report" / "history.json").read_text())["history"]
     assert "validation_rsum" in history[-1]
     for way in ("image_to_text", "text_to_image"):
-        Image.open(run / "report" / f"cumulative_match_{way}.png").verify()
+        for figure in ("cumulative_match", "precision_recall"):
+            Image.open(run / "report" / f"{figure}_{way}.png").verify()
+    by_rank = result["by_rank"]["image_to_text"]
+    assert by_rank["precision"][0] == pytest.approx(right.mean())
+    assert by_rank["ranks"][-1] == 30 and by_rank["recall"][-1] <= 1
     page = (run / "report" / "index.html").read_text()
     assert "Images ask for sentences" in page and "Sentences ask for images" in page
     assert page.count("<b>query</b>") == 12 and "red over red ." in page
+    assert "red over red . / A red field , a red sky ." in page  # of one that asks
+    marks = page.count("✓ right") - 1, page.count("✗ wrong") - 1  # the note has both
+    assert sum(marks) == 60 and min(marks) > 0
     assert "| sentences an image |" in (run / "report" / "metrics.md").read_text()
 
 

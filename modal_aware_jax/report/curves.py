@@ -1,4 +1,4 @@
-"""Precision-recall by Hamming radius, precision at N, cumulative match, as PNG.
+"""Precision–recall by Hamming radius or rank, precision at N, cumulative match: PNG.
 
 matplotlib is imported when a figure is drawn; no window, no global state.
 """
@@ -73,6 +73,21 @@ def draw_precision_at(results: dict, path) -> None:
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
     _save(figure, axes, len(results), path)
+
+
+def draw_precision_recall_by_rank(curves: dict, path, title: str) -> None:
+    """Precision over recall, one point a rank.
+
+    Args:
+        curves: (precision [R], recall [R]) by name.
+        path: of the PNG.
+        title: of the figure.
+    """
+    figure, axes = _figure("recall", "precision", title)
+    for i, (name, (precision, recall)) in enumerate(curves.items()):
+        axes.plot(recall, precision, **line_style(i, name))
+    axes.set_xlim(0, 1.02)
+    _save(figure, axes, len(curves), path)
 
 
 def draw_cumulative_match(curves: dict, path, title: str) -> None:

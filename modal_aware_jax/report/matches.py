@@ -5,7 +5,10 @@ import pathlib
 
 import numpy as np
 
-from modal_aware_jax.report.curves import draw_cumulative_match
+from modal_aware_jax.report.curves import (
+    draw_cumulative_match,
+    draw_precision_recall_by_rank,
+)
 from modal_aware_jax.report.page import (
     document,
     html_table,
@@ -18,6 +21,12 @@ NOTE = (
     "R@k is the share of the queries, in percent, that find a sentence of their image, "
     "or their image, among the first k; rsum adds up the six. Images ask all sentences "
     "of all test images, and sentences all test images."
+)
+BY_RANK = ("precision", "recall")
+EXAMPLES_NOTE = (
+    "Green border and “✓ right”: a sentence of the image, or the image of the "
+    "sentence; dashed red border and “✗ wrong”: any other. An image that asks has its "
+    "own sentences below, an image that was found its first; in brackets the cosine."
 )
 WAYS = {"image_to_text": "image → text", "text_to_image": "text → image"}
 
@@ -60,7 +69,13 @@ def format_matches(results: dict) -> str:
 
 
 def draw_matches(directory, results: dict) -> list[tuple[str, pathlib.Path]]:
-    """Draws cumulative_match_*.png of both ways -> (description, path)."""
+    """Draws cumulative_match_*.png and precision_recall_*.png of both ways.
+
+    Precision and recall are drawn where all results have them.
+
+    Returns:
+      (description, path) of each.
+    """
     curves = []
     for key, way in WAYS.items():
         path = pathlib.Path(directory) / f"cumulative_match_{key}.png"
@@ -69,6 +84,16 @@ def draw_matches(directory, results: dict) -> list[tuple[str, pathlib.Path]]:
         }
         draw_cumulative_match(some, path, f"Cumulative match, {way}")
         curves.append((f"Share found by rank k, {way}", path))
+    for key, way in WAYS.items():
+        if not all("by_rank" in result for result in results.values()):
+            continue
+        path = pathlib.Path(directory) / f"precision_recall_{key}.png"
+        both = {
+            name: [np.asarray(result["by_rank"][key][x]) for x in BY_RANK]
+            for name, result in results.items()
+        }
+        draw_precision_recall_by_rank(both, path, f"Precision–recall, {way}")
+        curves.append((f"Precision and recall of the first k, {way}", path))
     return curves
 
 
@@ -104,6 +129,8 @@ def render_matches(results: dict, *, curves, examples, title: str) -> str:
         f'<p class="note">{html.escape(NOTE)}</p>',
         *render_curves(curves),
     ]
+    if examples:
+        parts.append(f'<p class="note">{html.escape(EXAMPLES_NOTE)}</p>')
     for heading, some in examples:
         parts.append(f"<h2>{html.escape(heading)}</h2>")
         parts += [_search(**example) for example in some]
@@ -114,7 +141,7 @@ def _search(query, results):
     """One query with what it found, right items marked."""
     found = []
     for rank, (image, text, cosine, right) in enumerate(results, 1):
-        mark = "✓" if right else "✗"
+        mark = "✓ right" if right else "✗ wrong"
         head = f'{rank}. <span class="mark">{mark}</span> ({cosine:.3f})'
         kind = "relevant" if right else "other"
         found.append(f"<li>{_item(image, text, head, kind)}</li>")
@@ -129,6 +156,6 @@ def _item(image, text, head, kind):
     if image is not None:
         return render_item(image, text, [], head, kind)
     return (
-        f'<figure class="{kind}"><div class="frame">{html.escape(text)}</div>'
+        f'<figure class="{kind}"><div class="frame words">{html.escape(text)}</div>'
         f"<figcaption>{head}</figcaption></figure>"
     )

@@ -37,6 +37,7 @@ td.best { font-weight: 700; }
 figure { margin: 0; font-size: .8rem; line-height: 1.3; overflow-wrap: anywhere; }
 .frame { display: flex; width: 132px; height: 132px; padding: 3px; align-items: center;
   justify-content: center; background: #f3f4f6; border: 4px solid #8b949e; }
+.words { height: auto; min-height: 132px; }
 .relevant .frame { border-color: var(--good); }
 .other .frame { border: 4px dashed var(--bad); }
 .mark { font-weight: 700; } .relevant .mark { color: var(--good); }

@@ -21,6 +21,7 @@ from modal_aware_jax.report.matches import (
     format_matches,
     write_matches,
 )
+from modal_aware_jax.retrieval.by_rank import precision_recall_by_rank
 from modal_aware_jax.retrieval.evaluate_matching import (
     DIRECTIONS,
     KS,
@@ -139,7 +140,23 @@ def evaluate(experiment, outputs: dict) -> Outcome:
         "sentences": np.array(sentences),
     }
     examples = _examples(pairs, positions, images, texts, owners, sentences)
-    return Outcome(evaluate_matching(images, texts, owners), arrays, examples)
+    result = evaluate_matching(images, texts, owners)
+    result["by_rank"] = _by_rank(images, texts, owners)
+    return Outcome(result, arrays, examples)
+
+
+def _by_rank(images, texts, owners) -> dict:
+    """Precision and recall among the first k, both ways, in the embeddings' order."""
+    groups = np.arange(len(images))
+    found = {}
+    for name, sides in zip(
+        DIRECTIONS,
+        ((images, texts, groups, owners), (texts, images, owners, groups)),
+        strict=True,
+    ):
+        ranks, precision, recall = precision_recall_by_rank(*sides)
+        found[name] = {"ranks": ranks, "precision": precision, "recall": recall}
+    return found
 
 
 def _examples(pairs, positions, images, texts, owners, sentences):
@@ -151,15 +168,21 @@ def _examples(pairs, positions, images, texts, owners, sentences):
         return pairs.images[int(positions[row])]
 
     asked, found = [], []
+
+    def own(row):
+        return [sentences[i] for i in np.flatnonzero(owners == row)]
+
     for row in some:
         cosines = texts @ images[row]
         best = np.argsort(-cosines, kind="stable")[:NUM_RESULTS]
         results = [(None, sentences[i], cosines[i], owners[i] == row) for i in best]
-        asked.append({"query": (picture(row), ""), "results": results})
+        asked.append(
+            {"query": (picture(row), " / ".join(own(row))), "results": results}
+        )
         first = int(np.flatnonzero(owners == row)[0])
         cosines = images @ texts[first]
         best = np.argsort(-cosines, kind="stable")[:NUM_RESULTS]
-        results = [(picture(i), "", cosines[i], i == row) for i in best]
+        results = [(picture(i), own(i)[0], cosines[i], i == row) for i in best]
         found.append({"query": (None, sentences[first]), "results": results})
     return [("Images ask for sentences", asked), ("Sentences ask for images", found)]
 
@@ -177,6 +200,11 @@ def read(stored: dict) -> dict:
             key: np.asarray(stored[name][key], float) for key in ("recall", "cmc")
         }
         result[name] = {**stored[name], **arrays}
+    if "by_rank" in stored:  # results of before it was kept lack it
+        result["by_rank"] = {
+            name: {key: np.asarray(stored["by_rank"][name][key], float) for key in some}
+            for name, some in stored["by_rank"].items()
+        }
     result["rsum"] = float(result["rsum"])
     result["of_image"] = np.asarray(result["of_image"], float)
     return result
@@ -189,11 +217,20 @@ def mean(results: list[dict]) -> dict:
         first.pop(key, None)
     first["rsum"] = float(np.mean([result["rsum"] for result in results]))
     for name in DIRECTIONS:
-        first[name] = {
-            key: np.mean([result[name][key] for result in results], axis=0)
-            for key in first[name]
+        first[name] = _mean_of([result[name] for result in results])
+    if all("by_rank" in result for result in results):
+        first["by_rank"] = {
+            name: _mean_of([result["by_rank"][name] for result in results])
+            for name in DIRECTIONS
         }
+    else:
+        first.pop("by_rank", None)
     return first
+
+
+def _mean_of(results: list[dict]) -> dict:
+    """The means of numbers and arrays under the same names."""
+    return {key: np.mean([r[key] for r in results], axis=0) for key in results[0]}
 
 
 def draw(directory, results: dict, bits: int) -> list:
