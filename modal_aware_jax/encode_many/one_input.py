@@ -172,4 +172,5 @@ def _batches(read, position, model, batch_size, reading, ids):
             ids.append(item.id)
         if mask.any():
             index = np.where(mask, len(ids) - mask.sum() + np.arange(batch_size), -1)
-            yield {"image": images, "text": bags, "index": index, "mask": mask}
+            batch = {"image": images, "text": bags, "index": index, "mask": mask}
+            yield {**batch, "has_image": mask, "has_text": bags.any(axis=1)}
