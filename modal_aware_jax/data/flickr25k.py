@@ -47,6 +47,8 @@ def load(
     vocabulary: str | os.PathLike | Sequence[str] | None = None,
     min_tag_count: int = 20,
     keep_all: bool = False,
+    keep_without_text: bool = False,
+    keep_without_image: bool = False,
     stored_size: int | None = 256,
     on_problem: str = "stop",
     prepared_dir: str | os.PathLike | None = None,
@@ -63,6 +65,9 @@ def load(
         used at least `min_tag_count` times.
       min_tag_count: see `vocabulary`.
       keep_all: also keep the images without a tag of the vocabulary.
+      keep_without_text: keep pairs without a known word, and let the network learn what
+        stands in for their text.
+      keep_without_image: keep pairs whose image is not there, in the same way.
       stored_size: images are reduced to this shorter side; None keeps all sizes.
       on_problem: 'stop' raises DataProblems after everything was looked at; 'skip'
         leaves out what is wrong and says what.
@@ -77,6 +82,7 @@ def load(
     directory = source_directory(NAME, directory)
     image_inputs, annotation_inputs = _find_inputs(directory)
     words = _given_vocabulary(directory, vocabulary)
+    keep_all = keep_all or keep_without_text
     label_names = POTENTIAL_LABELS + (RELEVANT_LABELS if num_labels == 38 else ())
 
     def scan():
@@ -100,6 +106,7 @@ def load(
             keep_all=keep_all,
         ),
         stored_size=stored_size,
+        keep_without_image=keep_without_image,
         on_problem=on_problem,
         prepared_dir=prepared_dir,
         progress=progress,

@@ -63,6 +63,8 @@ def load(
     min_word_count: int = 2,
     max_words: int | None = 5000,
     allow_empty_text: bool = False,
+    keep_without_text: bool = False,
+    keep_without_image: bool = False,
     stored_size: int | None = 256,
     on_problem: str = "stop",
     prepared_dir: str | os.PathLike | None = None,
@@ -93,6 +95,9 @@ def load(
       min_word_count: see `vocabulary`.
       max_words: see `vocabulary`; None and 0: no limit.
       allow_empty_text: keep pairs without any text.
+      keep_without_text: keep pairs without a known word, and let the network learn what
+        stands in for their text.
+      keep_without_image: keep pairs whose image is not there, in the same way.
       stored_size: images are reduced to this shorter side; None and 0 keep all sizes.
       on_problem: 'stop' raises DataProblems after everything was looked at; 'skip'
         leaves out what is wrong and says what.
@@ -123,7 +128,7 @@ def load(
         vocabulary=vocabulary,
         min_word_count=None if vocabulary else min_word_count,
         max_words=None if vocabulary else max_words,
-        allow_empty_text=allow_empty_text,
+        allow_empty_text=allow_empty_text or keep_without_text,
     )
 
     read = functools.cache(lambda: read_items(tables, named))
@@ -134,10 +139,11 @@ def load(
         inputs += [pathlib.Path(item.where) for item in read().items]
     return load_or_prepare(
         NAME,
-        lambda: _scan(read(), **options),
+        lambda: _scan(read(), **options, keep_without_image=keep_without_image),
         inputs=inputs,
         options={**named, **options, "hashes": tables.hashes()},
         stored_size=stored_size,
+        keep_without_image=keep_without_image,
         on_problem=on_problem,
         prepared_dir=prepared_dir,
         progress=progress,
@@ -168,6 +174,7 @@ def _scan(
     min_word_count,
     max_words,
     allow_empty_text,
+    keep_without_image,
 ):
     problems, counts = list(read.problems), Counter()
     if problems:
@@ -180,6 +187,8 @@ def _scan(
             labels = _labels(item.labels, no_label)
             part = _part(item) if given_split else ""
             words = split_text(item.text, tag_separator)
+            if item.image is None and not keep_without_image:
+                raise RowError("missing image", "the row names no image")
             _check(item, words, labels, known, seen, allow_empty_text)
         except RowError as error:
             problems.append(Problem(error.kind, item.where, str(error)))
@@ -208,8 +217,8 @@ def _scan(
     pairs = [
         Pair(
             id=item.id,
-            read_image=item.image.read,
-            where=f"{item.image.where} ({item.where})",
+            read_image=item.image.read if item.image else _no_image,
+            where=f"{item.image.where} ({item.where})" if item.image else item.where,
             caption=item.text if isinstance(item.text, str) else ", ".join(words),
             text=words_of.word_indices(words, word_at),
             labels=sorted({label_at[label] for label in labels}),
@@ -219,6 +228,10 @@ def _scan(
     ]
     counts.update({note: len(pairs) for note in read.notes})
     return Scan(pairs, vocabulary or (), label_names, problems, counts)
+
+
+def _no_image():
+    raise FileNotFoundError
 
 
 class RowError(ValueError):
@@ -256,8 +269,6 @@ def _part(item):
 
 
 def _check(item, words, labels, known, seen, allow_empty_text):
-    if item.image is None:
-        raise RowError("missing image", "the row names no image")
     if len(item.id) > MAX_ID:
         raise RowError("malformed line", f"an id of {len(item.id):,} characters")
     if item.id in seen:

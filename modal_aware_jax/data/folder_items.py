@@ -18,7 +18,7 @@ class Item(NamedTuple):
 
     Attributes:
       where: its place, for messages.
-      id: of its own column, or the image's name.
+      id: of its own column, or the image's name, or the row's where it names none.
       image: None where the row names none.
       text: free text, or a list of tags.
       labels: the cell, or a dict of the cells of the columns of 0 and 1.
@@ -144,7 +144,7 @@ def _item(row, columns, directory, path, part, join, problems):
         labels = {column: cells.get(column) for column in columns.one_hot}
     own = cells.get(columns.id)
     if own is None or own != own or not str(own).strip():
-        own = image.name if image else ""
+        own = image.name if image else _row_name(row.where)
     split = cells.get(columns.split)
     return Item(row.where, str(own).strip(), image, text, labels, split, part)
 
@@ -178,5 +178,6 @@ def _row_name(where):
     inside, _, archive = where.rpartition(" in ")
     if inside:
         return f"{pathlib.Path(archive).stem}/{inside}"
-    path, _, number = where.rpartition(" row ")
-    return f"{pathlib.Path(path).stem}/{number}" if path else where
+    path, what, number = where.rpartition(" ")
+    path = path.removesuffix(" row").removesuffix(" line")
+    return f"{pathlib.Path(path).stem}/{number}" if what else where

@@ -57,6 +57,8 @@ def load(
     vocabulary: str | os.PathLike | Sequence[str] | None = None,
     keep_unlabelled: bool = False,
     allow_empty_text: bool = False,
+    keep_without_text: bool = False,
+    keep_without_image: bool = False,
     stored_size: int | None = 256,
     on_problem: str = "stop",
     prepared_dir: str | os.PathLike | None = None,
@@ -72,6 +74,9 @@ def load(
       vocabulary: the words, or a file with one a line, in place of the two above.
       keep_unlabelled: keep images that the label files do not name.
       allow_empty_text: keep images whose fields have no words.
+      keep_without_text: keep pairs without a known word, and let the network learn what
+        stands in for their text.
+      keep_without_image: keep pairs whose image is not there, in the same way.
       stored_size: images are reduced to this shorter side; None keeps all sizes.
       on_problem: 'stop' raises DataProblems after everything was looked at; 'skip'
         leaves out what is wrong and says what.
@@ -93,6 +98,7 @@ def load(
         )
     if vocabulary is not None:
         vocabulary = words_of.given_vocabulary(vocabulary, "iapr_tc12.load")
+    allow_empty_text = allow_empty_text or keep_without_text
     root, label_files = _find_files(directory)
     return load_or_prepare(
         NAME,
@@ -116,6 +122,7 @@ def load(
             allow_empty_text=allow_empty_text,
         ),
         stored_size=stored_size,
+        keep_without_image=keep_without_image,
         on_problem=on_problem,
         prepared_dir=prepared_dir,
         progress=progress,

@@ -46,6 +46,8 @@ def load(
     label_names: Sequence[str] | str | None = None,
     keep_untagged: bool = True,
     keep_unlabelled: bool = False,
+    keep_without_text: bool = False,
+    keep_without_image: bool = False,
     stored_size: int | None = 256,
     on_problem: str = "stop",
     prepared_dir: str | os.PathLike | None = None,
@@ -62,6 +64,9 @@ def load(
       label_names: these concepts instead.
       keep_untagged: keep pairs without any of the 1,000 tags.
       keep_unlabelled: keep pairs without any of the labels.
+      keep_without_text: keep pairs without a known word, and let the network learn what
+        stands in for their text.
+      keep_without_image: keep pairs whose image is not there, in the same way.
       stored_size: images are reduced to this shorter side; None keeps all sizes.
       on_problem: 'stop' raises DataProblems after everything was looked at; 'skip'
         leaves out what is wrong and says what.
@@ -73,6 +78,7 @@ def load(
     """
     directory = source_directory(NAME, directory)
     found = _find_files(directory)
+    keep_untagged = keep_untagged or keep_without_text
     label_names = given_names(label_names)
     unknown = sorted(set(label_names or ()) - set(found["labels"]))
     if unknown:
@@ -97,6 +103,7 @@ def load(
             keep_unlabelled=keep_unlabelled,
         ),
         stored_size=stored_size,
+        keep_without_image=keep_without_image,
         on_problem=on_problem,
         prepared_dir=prepared_dir,
         progress=progress,

@@ -42,7 +42,7 @@ from modal_aware_jax.data.problems import (
     load_problems,
     save_problems,
 )
-from modal_aware_jax.data.stored_image import ImageProblem, to_stored
+from modal_aware_jax.data.stored_image import ImageProblem, grey_image, to_stored
 
 FORMAT = 1  # part of the fingerprint: a change of the code below prepares anew
 
@@ -101,6 +101,7 @@ def load_or_prepare(
     inputs: Iterable[pathlib.Path],
     options: dict,
     stored_size: int | None = 256,
+    keep_without_image: bool = False,
     on_problem: str = "stop",
     prepared_dir: str | os.PathLike | None = None,
     progress: bool = True,
@@ -113,6 +114,8 @@ def load_or_prepare(
       inputs: the files and folders that the source reads.
       options: the source's options, as JSON values.
       stored_size: images are reduced to this shorter side; None and 0 keep all sizes.
+      keep_without_image: keep pairs whose image is not there, a grey one in its place
+        and False in the collection's `has_image`; those without any text are left out.
       on_problem: 'stop' raises DataProblems with everything that is wrong, after all
         has been looked at; 'skip' leaves out what is wrong, and says so.
       prepared_dir: where preparations are kept; None: `modal_aware_jax` in the
@@ -125,6 +128,8 @@ def load_or_prepare(
         )
     stored_size = stored_size or None
     options = {**options, "stored_size": stored_size}
+    if keep_without_image:
+        options["keep_without_image"] = True
     root = pathlib.Path(prepared_dir or default_prepared_dir()).expanduser()
     target = root.absolute() / f"{name}-{fingerprint(name, inputs, options)}"
     console = rich.console.Console(stderr=True, quiet=not progress)
@@ -236,7 +241,8 @@ def _prepare(name, scan, target, options, stored_size, console):
     )
     try:
         kept = []
-        stored = _stored(found.pairs, stored_size, problems, counts)
+        kept_anyway = options.get("keep_without_image", False)
+        stored = _stored(found.pairs, stored_size, kept_anyway, problems, counts)
         with _bar(console) as bar:
             total = len(found.pairs)
             tracked = iter(bar.track(stored, total=total, description=name))
@@ -251,6 +257,8 @@ def _prepare(name, scan, target, options, stored_size, console):
         for what, place in (("an empty bag of words", 1), ("no label", 2)):
             if without := sum(not len(row[place]) for row in kept):
                 counts[f"pairs kept with {what}"] = without
+        if without := sum(not row[4] for row in kept):
+            counts["pairs kept without an image"] = without
         save_columns(partial / "columns.npz", kept)
         save_problems(partial / "problems.jsonl", problems)
         facts = dict(
@@ -278,8 +286,13 @@ def _prepare(name, scan, target, options, stored_size, console):
     )
 
 
-def _stored(pairs, stored_size, problems, counts) -> Iterator[tuple[Pair, bytes]]:
-    """Reads and checks images on threads (PIL releases the lock), keeps the order."""
+def _stored(
+    pairs, stored_size, keep_without_image, problems, counts
+) -> Iterator[tuple[Pair, bytes | None]]:
+    """Reads and checks images on threads (PIL releases the lock), keeps the order.
+
+    None in place of an image that is not there, where such pairs are kept.
+    """
 
     def check(pair):
         try:
@@ -287,6 +300,8 @@ def _stored(pairs, stored_size, problems, counts) -> Iterator[tuple[Pair, bytes]
         except ImageProblem as error:
             return Problem(error.kind, pair.where, str(error))
         except FileNotFoundError:
+            if keep_without_image:
+                return None, ()
             return Problem("missing image", pair.where, "there is no such file")
         except Exception as error:  # zipfile raises nearly anything
             return Problem("unreadable image", pair.where, f"cannot be read: {error}")
@@ -306,6 +321,9 @@ def _stored(pairs, stored_size, problems, counts) -> Iterator[tuple[Pair, bytes]
                 counts[f"pairs left out: {result.kind}"] += 1
                 continue
             encoded, done = result
+            if encoded is None and not (len(pair.text) or pair.caption.strip()):
+                counts["pairs left out: neither image nor text"] += 1
+                continue
             counts.update(f"images {what}" for what in done)
             yield pair, encoded
 
@@ -313,10 +331,10 @@ def _stored(pairs, stored_size, problems, counts) -> Iterator[tuple[Pair, bytes]
 def _examples(stored, kept):
     """Examples for the builder; remembers in `kept` what the columns need."""
     for pair, encoded in stored:
-        kept.append((pair.id, pair.text, pair.labels, pair.part))
+        kept.append((pair.id, pair.text, pair.labels, pair.part, encoded is not None))
         yield {
             "id": pair.id,
-            "image": io.BytesIO(encoded),
+            "image": io.BytesIO(encoded or grey_image()),
             "caption": pair.caption,
             "text": pair.text,
             "labels": np.asarray(pair.labels, np.int32),

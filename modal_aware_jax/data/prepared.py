@@ -35,6 +35,7 @@ def open_prepared(directory: str | os.PathLike) -> Collection:
         )
         ids = columns["ids"]
         parts = columns["parts"] if "parts" in columns.files else None
+        has_image = columns["has_image"] if "has_image" in columns.files else None
     records = str(directory / facts["records"])
     return Collection(
         name=facts["name"],
@@ -46,6 +47,7 @@ def open_prepared(directory: str | os.PathLike) -> Collection:
         vocabulary=tuple(facts["vocabulary"]),
         label_names=tuple(facts["label_names"]),
         parts=parts,
+        has_image=has_image,
     )
 
 
@@ -104,8 +106,8 @@ def save_columns(path: pathlib.Path, rows: Sequence[tuple]) -> None:
 
     Args:
       path: the `.npz` file to write.
-      rows: id, positions of words, positions of labels, and part of a given split of
-        each pair.
+      rows: of each pair id, positions of words, positions of labels, part of a given
+        split, and whether it has an image.
     """
     columns = {"ids": np.array([row[0] for row in rows], dtype=str)}
     for column, place in (("text", 1), ("labels", 2)):
@@ -114,6 +116,8 @@ def save_columns(path: pathlib.Path, rows: Sequence[tuple]) -> None:
         columns[f"{column}_ends"] = np.cumsum([len(part) for part in parts])
     if len({row[3] for row in rows}) > 1:  # a single part splits nothing
         columns["parts"] = np.array([row[3] for row in rows], dtype=str)
+    if not all(row[4] for row in rows):
+        columns["has_image"] = np.array([row[4] for row in rows], dtype=bool)
     np.savez_compressed(path, **columns)
 
 

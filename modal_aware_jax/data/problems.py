@@ -12,7 +12,8 @@ SHOWN_OF_A_KIND = 5
 ADVICE = {
     "missing archive": "put the file there, or point at the folder that has it",
     "unreadable archive": "download or copy it again",
-    "missing image": "add the file, or remove its row or tags",
+    "missing image": "add the file, remove its row or tags, or keep such pairs with "
+    "--config.data.options.keep_without_image=true",
     "unreadable image": "replace it by an intact copy, or remove the pair",
     "missing tags": "add the tag file (an empty one will do), or remove the image",
     "missing label file": "extract or download the annotations again",

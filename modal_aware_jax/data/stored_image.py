@@ -20,6 +20,17 @@ class ImageProblem(ValueError):
         self.kind = kind
 
 
+def grey_image() -> bytes:
+    """A small grey PNG, for display in place of an image that is not there.
+
+    >>> Image.open(io.BytesIO(grey_image())).size
+    (32, 32)
+    """
+    buffer = io.BytesIO()
+    Image.new("RGB", (32, 32), (128, 128, 128)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 def to_stored(
     encoded: bytes, size: int | None, *, most_pixels: int | None = None
 ) -> tuple[bytes, tuple[str, ...]]:

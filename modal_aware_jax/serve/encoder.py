@@ -9,7 +9,7 @@ from modal_aware_jax.data import pipeline
 from modal_aware_jax.hashing.encode import encode
 
 SIZES = (1, 4, 16, 32)  # of batches: a program is compiled for each
-NO_IMAGE = 128  # grey stands for a picture that is not there
+NO_IMAGE = 128  # grey, where a model has learned no stand-in for a missing picture
 
 
 class Query(NamedTuple):
@@ -75,11 +75,14 @@ class QueryEncoder:
         text = np.zeros((rows, vectors.shape[1]), np.float32)
         text[: len(queries)] = vectors
         index = np.arange(rows, dtype=np.int32)
+        with_image = [i for i, q in enumerate(queries) if q.pixels is not None]
         return {
             "image": images,
             "text": text,
             "index": index,
             "mask": index < len(queries),
+            "has_image": np.isin(index, with_image),
+            "has_text": text.any(axis=1),
         }
 
     def warm_up(self) -> None:

@@ -1,0 +1,121 @@
+"""Codes of several lengths from one model, beside models of a length of their own.
+
+    python -m modal_aware_jax.compare --config=configs/flickr.py:variant=quick \
+        --config.data.dir=FOLDER --config.model.nested_bits="(16,32,48,64)" \
+        --workdir=runs/nested --methods=modal_aware,concat --bits=128 --seeds=0
+    python benchmarks/nested.py --data=FOLDER --nested=runs/nested --own=runs/table
+
+The first b bits of the one model's codes are its codes of b bits. Beside them stand the
+cells of the same method and seed that a comparison in --own trained at that length
+alone, where there are any. Writes `results/nested.md` and `nested.json`.
+"""
+
+import argparse
+import json
+import pathlib
+import runpy
+
+from modal_aware_jax import build
+from modal_aware_jax.compare import provenance
+from modal_aware_jax.compare.cells import find_cells
+from modal_aware_jax.compare.finished import chosen_cells, open_cell
+from modal_aware_jax.hashing.nested import check_lengths
+from modal_aware_jax.modes.encoder import Encoder, lower_maps, variables_of
+from modal_aware_jax.report.paired_bootstrap import paired_bootstrap
+
+HERE = pathlib.Path(__file__).parent
+PARTS = {"protocol": (), "unseen": ("unseen",)}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", required=True, help="the folder of MIR-Flickr")
+    parser.add_argument("--nested", required=True, type=pathlib.Path)
+    parser.add_argument("--own", required=True, type=pathlib.Path)
+    parser.add_argument("--methods", default="modal_aware,concat")
+    parser.add_argument("--bits", default=128, type=int)
+    parser.add_argument("--lengths", default="16,32,48,64")
+    args = parser.parse_args()
+    get_config = runpy.run_path(str(HERE.parent / "configs" / "flickr.py"))
+    config = get_config["get_config"]("variant=quick")
+    config.data.dir = args.data
+    own, _ = find_cells(config, args.own)
+    config.model.nested_bits = tuple(map(int, args.lengths.split(",")))
+    cells = chosen_cells(
+        config, args.nested, methods=args.methods.split(","), bits=args.bits
+    )
+    pairs = build.collection(config.data)
+    rows = []
+    for cell in cells:
+        whole = open_cell(config, cell, args.nested, pairs)
+        encoder = Encoder(whole, lower_maps(whole))
+        variables = variables_of(whole.model)
+        outputs = {
+            name: encoder.outputs(variables, positions)
+            for name, positions in whole.task.test(whole).items()
+        }
+        for bits in check_lengths(config.model.nested_bits, args.bits):
+            short = {name: relaxed[:, :bits] for name, relaxed in outputs.items()}
+            run = build.shortened(whole, bits)
+            found = whole.task.evaluate(run, short).result
+            alone = own.get(cell._replace(bits=bits))
+            rows.append(row_of(cell, bits, found, alone and alone.result))
+            print(rows[-1], flush=True)
+    write(rows, args, config)
+
+
+def row_of(cell, bits, nested, own):
+    """Scores at one length: the prefix's, the own model's, and their difference."""
+    row = {"method": cell.method, "seed": cell.seed, "bits": bits}
+    for part, path in PARTS.items():
+        ours, theirs = (within(result, path) for result in (nested, own))
+        row[part] = float(ours["map_expected"])
+        if theirs is not None:
+            row[f"{part}_own"] = float(theirs["map_expected"])
+            difference = paired_bootstrap(
+                ours["average_precision"], theirs["average_precision"]
+            )
+            row[f"{part}_difference"] = [float(value) for value in difference]
+    return row
+
+
+def within(result, path):
+    for name in path:
+        result = result and result[name]
+    return result
+
+
+def write(rows, args, config):
+    made = provenance()
+    lengths = [*config.model.nested_bits, args.bits]
+    lines = [
+        "| method | bits | nested, protocol | own length | difference (95 %) "
+        "| nested, unseen | own length | difference (95 %) |",
+        "|" + "---|" * 8,
+    ]
+    for row in rows:
+        cells = [build.METHODS[row["method"]].title, str(row["bits"])]
+        for part in PARTS:
+            cells.append(f"{row[part]:.4f}")
+            if f"{part}_own" in row:
+                value, low, high = row[f"{part}_difference"]
+                cells.append(f"{row[f'{part}_own']:.4f}")
+                cells.append(f"{value:+.4f} ({low:+.4f} to {high:+.4f})")
+            else:
+                cells += ["", ""]
+        lines.append("| " + " | ".join(cells) + " |")
+    lines.append(
+        "\nMIR-Flickr, `configs/flickr.py:variant=quick`, seed 0, ties 'expected'. One "
+        f"model for {', '.join(map(str, lengths))} bits (`config.model.nested_bits`), "
+        "trained on all of these prefixes at once; models of their own length from "
+        "`flickr_words.md`. Intervals: paired bootstrap over the queries. Commit "
+        f"{made['commit']}. Made by `benchmarks/nested.py`.\n"
+    )
+    results = HERE / "results"
+    (results / "nested.md").write_text("\n".join(lines))
+    record = {"rows": rows, "made": made}
+    (results / "nested.json").write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
