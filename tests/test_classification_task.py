@@ -26,7 +26,7 @@ def posts_config(method="text", **changes):
     config.data.num_queries = config.data.num_validation = 30
     config.data.num_train = 150
     config.backbone.options.width = 4
-    config.model.text_widths = (16, 8)
+    config.model.text_widths, config.data.text = (16, 8), "bag"
     config.training.batch_size, config.training.num_epochs = 50, 2
     config.update_from_flattened_dict(changes)
     return config.lock()

@@ -117,7 +117,8 @@ def _check_shapes(pairs: Collection) -> None:
     widths = (("vocabulary", "text"), ("label_names", "labels"))
     for names, column in widths:
         width, words = getattr(pairs, column).shape[-1], len(getattr(pairs, names))
-        if words != width and not (names == "vocabulary" and words == 0):
+        tokens = names == "vocabulary" and isinstance(pairs.text, TokenTable)
+        if words != width and not (names == "vocabulary" and words == 0) and not tokens:
             raise ValueError(
                 f"{where}: {column} has {width} columns, "
                 f"but {names} has {words} entries."

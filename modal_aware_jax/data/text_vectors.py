@@ -18,6 +18,7 @@ from modal_aware_jax.data.collection import Collection
 from modal_aware_jax.data.post_text import clean_post
 from modal_aware_jax.data.sentences import Sentences, SentenceSets, kept_or_made
 from modal_aware_jax.data.text_tokens import WordPieces
+from modal_aware_jax.data.token_table import TokenTable
 from modal_aware_jax.data.word_sequences import WordSequences
 from modal_aware_jax.data.word_vectors import cooccurrence_vectors, model_vectors
 
@@ -28,6 +29,7 @@ KINDS = (
     "sentences",
     "sequences",
     "words",
+    "word_tokens",
     "word_pieces",
     "word_pieces_by_line",
 )
@@ -119,6 +121,36 @@ class Words(BagOfWords):
         self.vectors_of_words = vectors
 
 
+class WordTokens(Words):
+    """The words of a bag as tokens, each its fixed vector, in the vocabulary's order.
+
+    Args:
+      pairs, vectors: as for `Words`.
+      longest: words that are read of a bag, S at most; 0 for all.
+    """
+
+    def __init__(self, pairs: Collection, vectors: np.ndarray, longest: int = 0):
+        super().__init__(pairs, vectors)
+        self._longest = min(longest or len(vectors), self._most(pairs.text))
+
+    def encode(self, documents):
+        """Documents, each a list of words: `tokens` [n, S, D] and `mask` [n, S]."""
+        return self._table(text.bag_of_words(documents, self.vocabulary))[:]
+
+    def vectors(self, pairs: Collection) -> TokenTable:
+        """The words of all pairs."""
+        return self._table(pairs.text)
+
+    def _table(self, bags):
+        rows, words = np.nonzero(bags)
+        lengths = np.bincount(rows, minlength=len(bags))
+        return TokenTable(self.vectors_of_words[words], lengths, self._longest)
+
+    @staticmethod
+    def _most(bags):
+        return max(1, int((bags > 0).sum(axis=1).max(initial=1)))
+
+
 def text_encoder(
     kind: str,
     pairs: Collection,
@@ -143,8 +175,9 @@ def text_encoder(
       read_pieces: the same of word pieces, such as
         `backbones.word_pieces.WordPieceModel`, from a folder and `num_tokens`.
       sentence_model: folder of the sentence model; '' takes the installed one.
-      word_vectors: of the kind 'words': 'own', from the words that the training pairs
-        have together; or the folder of a sentence model, '' the installed one.
+      word_vectors: of the kinds 'words' and 'word_tokens': 'own', from the words that
+        the training pairs have together; or the folder of a sentence model, '' the
+        installed one.
       cleaning: of the texts that a sentence model reads: '' for none, 'post' for
         `post_text.clean_post`.
       num_tokens: word pieces that are read of a text, S at most; 0 for as many as the
@@ -157,7 +190,7 @@ def text_encoder(
             f"{cleaning!r}."
         )
     clean = CLEANINGS[cleaning]
-    if clean is not None and kind in ("bag", "tfidf", "words"):
+    if clean is not None and kind in ("bag", "tfidf", "words", "word_tokens"):
         raise ValueError(
             f"config.data.cleaning={cleaning} is of texts that a sentence model reads; "
             f"the words of config.data.text={kind} are the source's. Take "
@@ -183,17 +216,21 @@ def text_encoder(
         return SentenceSets(_read(read_model, sentence_model, kind), folder, clean)
     if kind == "sequences":
         return WordSequences(pairs, train)
-    if kind == "words":
+    if kind in ("words", "word_tokens"):
         if word_vectors == "own":
-            return Words(pairs, cooccurrence_vectors(pairs.text[train]))
-        model = _read(read_model, word_vectors, kind)
-        return Words(pairs, _vectors_of_words(pairs.vocabulary, model, folder))
+            vectors = cooccurrence_vectors(pairs.text[train])
+        else:
+            model = _read(read_model, word_vectors, kind)
+            vectors = _vectors_of_words(pairs.vocabulary, model, folder)
+        if kind == "words":
+            return Words(pairs, vectors)
+        return WordTokens(pairs, vectors, num_tokens)
     raise ValueError(
         f"config.data.text is one of {', '.join(KINDS)}, not {kind!r}. 'bag' marks the "
         "words, 'tfidf' weights them, 'sentence' reads the whole caption, "
         "'sentences' each line of it, 'sequences' its words by their numbers and in "
-        "their order, 'words' reads each word as a vector, "
-        "'word_pieces' and 'word_pieces_by_line' keep the vector of each word piece."
+        "their order, 'words' reads each word as a vector, 'word_tokens', "
+        "'word_pieces' and 'word_pieces_by_line' keep each vector."
     )
 
 

@@ -5,7 +5,8 @@ import optax
 from modal_aware_jax.experiment.lookup import choose
 from modal_aware_jax.training import optimizer
 
-BLOCKS = ("block1", "block2")  # what networks call their cross-modal parts
+# What networks call their cross-modal parts.
+BLOCKS = ("block1", "block2", "classifier.interaction", "classifier.fusion")
 
 
 def make_optimizer(config, num_epochs: int, steps_per_epoch: int):
@@ -34,7 +35,8 @@ def make_optimizer(config, num_epochs: int, steps_per_epoch: int):
     schedule = choose("schedule", {"step": step, "cosine": cosine}, config.schedule)
 
     def adam(rate) -> optax.GradientTransformation:
-        return optimizer.adam_l2(schedule(rate), weight_decay=config.weight_decay)
+        decay, b2 = config.weight_decay, config.get("b2", 0.999)
+        return optimizer.adam_l2(schedule(rate), weight_decay=decay, b2=b2)
 
     groups = {
         "backbone": adam(config.backbone_learning_rate),

@@ -4,21 +4,19 @@ import numpy as np
 
 from modal_aware_jax.classification import (
     accuracy,
-    bootstrap_interval,
-    class_confidence,
-    confusion_matrix,
-    expected_calibration_error,
-    label_accuracy,
-    label_confidence,
     likeliest_class,
     likely_labels,
     macro_f1,
-    per_class,
-    reliability_bins,
 )
+from modal_aware_jax.classification.evaluate import probabilities_of, scores
 from modal_aware_jax.data.labels import need_labels
+from modal_aware_jax.experiment.classifiers import (
+    CLASSIFIERS,
+    REFUSED,
+    added_term,
+    network,
+)
 from modal_aware_jax.experiment.losses import Loss
-from modal_aware_jax.experiment.methods import METHODS
 from modal_aware_jax.losses.cross_entropy import (
     balanced_weights,
     sigmoid_cross_entropy,
@@ -77,18 +75,6 @@ def _sigmoid(setting, *, label_smoothing, balanced):
 OPTIONS = {"label_smoothing": 0.0, "balanced": False}
 LOSSES = {"softmax": Loss(_softmax, OPTIONS), "sigmoid": Loss(_sigmoid, OPTIONS)}
 
-FOR_CODES = "it is the network of 'image' with a loss for codes."
-REFUSED = dict.fromkeys(("dth", "dpsh", "dsh", "hashnet", "csq"), FOR_CODES) | {
-    "contrastive": FOR_CODES,
-    "text_hash": "it is the network of 'text' with a loss for codes.",
-    "divide_and_encode": "its head cuts the features into a slice for each bit.",
-}
-CLASSIFIERS = {
-    name: row._replace(loss="softmax")
-    for name, row in METHODS.items()
-    if name not in REFUSED
-}
-
 
 def check(config, pairs) -> None:
     """Refuses posts without labels, and several labels where one class is learned."""
@@ -102,21 +88,14 @@ def check(config, pairs) -> None:
         )
 
 
+def training_loss(config, pairs, parts, network, joint):
+    """`loss(model, batch, key)`: of the logits, and what the method adds to it."""
+    setting = (config, pairs, parts, network, joint)
+    return head_loss(LOSSES, *setting, added=added_term(config, network))
+
+
 def _has_one_class(experiment) -> bool:
     return experiment.config["loss"]["name"] == "softmax"
-
-
-def probabilities_of(logits: np.ndarray, one_class: bool) -> np.ndarray:
-    """Logits [N, L] to probabilities, float64 [N, L]: softmax, or sigmoid.
-
-    >>> probabilities_of(np.array([[0.0, 0.0]]), one_class=True).tolist()
-    [[0.5, 0.5]]
-    """
-    logits = np.asarray(logits, np.float64)
-    if not one_class:
-        return 0.5 * (1 + np.tanh(logits / 2))
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
 
 
 def _predictions(experiment, positions, logits):
@@ -156,51 +135,6 @@ def evaluate(experiment, outputs: dict) -> Outcome:
     }
     examples = _examples(pairs, positions, probabilities, predicted, result["correct"])
     return Outcome(result, arrays, examples)
-
-
-def scores(probabilities, truth, predicted) -> dict:
-    """All scores of predictions.
-
-    Args:
-      probabilities: [N, L].
-      truth, predicted: classes [N], or labels [N, L].
-
-    Returns:
-      dict of
-        accuracy, accuracy_low, accuracy_high: with its bootstrap interval; of several
-          labels all must be right;
-        macro_f1, calibration_error; label_accuracy, of several labels;
-        correct: float64 [N], 1 where the prediction is right;
-        precision, recall, f1, support: of each class, [L];
-        confusion: int64 [L, L], a row a true class; of one class alone;
-        bin_count, bin_confidence, bin_accuracy: of the reliability diagram;
-        num_items.
-    """
-    one_class = np.ndim(truth) == 1
-    found = bootstrap_interval(accuracy, truth, predicted)
-    confidence = class_confidence if one_class else label_confidence
-    sure, right = confidence(probabilities, truth)
-    bins = reliability_bins(sure, right)
-    num_classes = probabilities.shape[1]
-    correct = truth == predicted
-    result = {
-        "accuracy": found.value,
-        "accuracy_low": found.low,
-        "accuracy_high": found.high,
-        "macro_f1": macro_f1(truth, predicted, num_classes),
-        "calibration_error": expected_calibration_error(sure, right),
-        "correct": (correct if one_class else correct.all(axis=1)).astype(float),
-        **per_class(truth, predicted, num_classes)._asdict(),
-        "bin_count": bins.count,
-        "bin_confidence": bins.confidence,
-        "bin_accuracy": bins.accuracy,
-        "num_items": len(truth),
-    }
-    if one_class:
-        result["confusion"] = confusion_matrix(truth, predicted, num_classes)
-    else:
-        result["label_accuracy"] = label_accuracy(truth, predicted)
-    return result
 
 
 def _examples(pairs, positions, probabilities, predicted, correct):
@@ -296,7 +230,8 @@ CLASSIFICATION = Task(
     losses=LOSSES,
     check=check,
     num_outputs=lambda config, pairs: pairs.num_labels,
-    loss=lambda *parts: head_loss(LOSSES, *parts),
+    network=network,
+    loss=training_loss,
     output=head_output,
     validation=lambda experiment: {"posts": experiment.split.validation},
     validate=validate,

@@ -22,7 +22,9 @@ def head_output(joint: Callable) -> Callable:
     return output
 
 
-def head_loss(losses: dict, config, pairs, parts, network, joint) -> Callable:
+def head_loss(
+    losses: dict, config, pairs, parts, network, joint, *, added: Callable | None = None
+) -> Callable:
     """`loss(model, batch, key)`: a loss of the head's output, and of the label head's.
 
     Gives the network the memory that its loss needs.
@@ -30,6 +32,8 @@ def head_loss(losses: dict, config, pairs, parts, network, joint) -> Callable:
     Args:
       losses: of the task, `loss(output, batch, memory)` each.
       config: of one run; this and the others as for `Task.loss`.
+      added: `added(vectors, of_head, batch)` -> a further term; `of_head(output)` is
+        the loss of other outputs like the head's. None for none.
     """
     training, label_weight = config.training, config.loss.label_weight
     setting = Setting(
@@ -75,7 +79,14 @@ def head_loss(losses: dict, config, pairs, parts, network, joint) -> Callable:
         if label_weight:
             logits = model.label_head(vectors)  # [B, L]
             batch = {**batch, "label_logits": logits}
-        value = loss(model.head(vectors), batch, getattr(model, "memory", None))
+        memory = getattr(model, "memory", None)
+
+        def of_head(output):
+            return loss(output, batch, memory)
+
+        value = of_head(model.head(vectors))
+        if added is not None:
+            value += added(vectors, of_head, batch)
         if label_weight:
             entropy = optax.sigmoid_binary_cross_entropy(logits, labels)
             value += label_weight * entropy.sum(axis=-1).mean()

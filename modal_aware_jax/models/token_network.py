@@ -1,0 +1,115 @@
+"""A picture and its words as tokens, from a backbone's maps to logits of classes."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from modal_aware_jax.blocks.token_attention import masked_mean
+from modal_aware_jax.models.classifier import TokenClassifier
+
+
+class TokenNetwork(nnx.Module):
+    """A `TokenClassifier` behind an image backbone whose positions are the tokens.
+
+    Its joint value is all that the classifier gives (`TokenClassifier.outputs`). Maps
+    that are zero everywhere stand for a picture that is not there.
+
+    Args:
+      backbone: a module with `lower(images, *, train)` and `upper(maps, *, train)`.
+      classifier: of the text's tokens and of the image's, `backbone.upper_features`
+        wide.
+      side: maps are averaged to side × side tokens; 0 keeps every position.
+
+    Example:
+      >>> class Same(nnx.Module):
+      ...     def lower(self, images, *, train):
+      ...         return images
+      ...     upper = lower
+      >>> sizes = {"features": 8, "num_heads": 2}
+      >>> classify = TokenClassifier(4, 3, 2, **sizes, rngs=nnx.Rngs(0))
+      >>> network = TokenNetwork(Same(), classify)
+      >>> text = {"tokens": jnp.ones((1, 6, 4)), "mask": jnp.ones((1, 6))}
+      >>> outputs = network.joint(jnp.ones((1, 5, 5, 3)), text, train=False)
+      >>> network.head(outputs).shape
+      (1, 2)
+    """
+
+    reads_means = False  # but every position of the last maps
+
+    def __init__(self, backbone: nnx.Module, classifier: TokenClassifier, side=0):
+        self.backbone = backbone
+        self.classifier = classifier
+        self.side = side
+
+    def head(self, outputs: dict) -> jax.Array:
+        """The logits [B, C] of `joint`'s outputs."""
+        return outputs["logits"]
+
+    def joint_from_maps(self, maps, text, *, train: bool, rngs=None) -> dict:
+        """Maps [B, h, w, C] of the backbone's lower half and text to outputs.
+
+        Args:
+          text: `tokens` [B, S, D] and `mask` [B, S].
+          train: whether dropout drops.
+          rngs: with a `dropout` stream.
+        """
+        there = jnp.any(maps != 0, axis=(1, 2, 3))
+        last = averaged(self.backbone.upper(maps, train=train), self.side)
+        image = last.reshape(len(last), -1, last.shape[-1])  # [B, M, C]
+        image_mask = jnp.broadcast_to(there[:, None], image.shape[:2])
+        text, image, masks = self.tokens(
+            text["tokens"], image, text["mask"], image_mask
+        )
+        return self.classifier.outputs(text, image, **masks, train=train, rngs=rngs)
+
+    def tokens(self, text, image, text_mask, image_mask):
+        """What the classifier reads: text, image and their masks by name."""
+        return text, image, {"text_mask": text_mask, "image_mask": image_mask}
+
+    def joint(self, images, text, *, train: bool, rngs=None) -> dict:
+        """The same from images [B, H, W, 3]."""
+        maps = self.backbone.lower(images, train=train)
+        return self.joint_from_maps(maps, text, train=train, rngs=rngs)
+
+
+class OneVectorNetwork(TokenNetwork):
+    """`TokenNetwork` on the mean of each modality's tokens: one token each.
+
+    The paper's own case, S = M = 1, in which no attention attends.
+    """
+
+    def tokens(self, text, image, text_mask, image_mask):
+        """The means [B, 1, D] and whether each modality is there."""
+        masks = {"text_mask": text_mask, "image_mask": image_mask}
+        there = {
+            name: jnp.any(mask != 0, axis=1)[:, None] for name, mask in masks.items()
+        }
+        text = masked_mean(text, text_mask)[:, None]
+        return text, masked_mean(image, image_mask)[:, None], there
+
+
+def averaged(maps: jax.Array, side: int) -> jax.Array:
+    """The means of side × side windows of maps [B, H, W, C]; 0 keeps the maps.
+
+    Windows are cut as even as they can be: their borders are ⌊i H / side⌋.
+
+    Example:
+      >>> averaged(jnp.arange(9.0).reshape(1, 3, 3, 1), 2)[0, ..., 0].tolist()
+      [[0.0, 1.5], [4.5, 6.0]]
+    """
+    if not side:
+        return maps
+    height, width = maps.shape[1:3]
+    if side > min(height, width):
+        raise ValueError(
+            f"config.model.image_side={side}: the last maps are {height}x{width}. Take "
+            "a smaller side, or 0 for all positions."
+        )
+    for axis, size in ((1, height), (2, width)):
+        cuts = [i * size // side for i in range(side + 1)]
+        parts = [
+            jax.lax.slice_in_dim(maps, a, b, axis=axis).mean(axis=axis, keepdims=True)
+            for a, b in zip(cuts, cuts[1:], strict=False)
+        ]
+        maps = jnp.concatenate(parts, axis=axis)
+    return maps
