@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
-from test_methods import tiny  # noqa: F401
+from test_methods import TinyBackbone, tiny  # noqa: F401
 
 from modal_aware_jax import build, modes
 from modal_aware_jax.data.text_vectors import represent, text_encoder
@@ -47,14 +47,16 @@ def pairs():
 
 
 @pytest.mark.parametrize("method", TOKENS)
-def test_every_method_has_logits_and_a_loss_on_tokens(method, pairs, tiny):  # noqa: F811
+def test_every_method_has_logits_and_a_loss_on_tokens(method, pairs):
     row = CLASSIFIERS[method].tokens
     seen = represent(pairs, text_encoder("word_tokens", pairs, np.arange(80)))
     text = jax.tree.map(jnp.asarray, seen.text[np.arange(4)])
     labels = jnp.asarray(seen.labels[:4])
 
     def step(key):  # shapes alone: nothing is computed
-        network = token_network(posts_config(method), seen, row, 5)
+        trunk, options = TinyBackbone(rngs=nnx.Rngs(0)), posts_config(method).model
+        width = seen.num_text_features
+        network = token_network(options, trunk, width, 5, row, nnx.Rngs(0))
         outputs = network.joint(
             jnp.zeros((4, 16, 16, 3)), text, train=True, rngs=nnx.Rngs(dropout=key)
         )

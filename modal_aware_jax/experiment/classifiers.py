@@ -191,22 +191,31 @@ def network(config, pairs, text, *, method: Classifier, num_outputs: int) -> nnx
             "gives tokens. Take --config.data.text=sentence or bag, or one of "
             f"{', '.join(TOKENS)}."
         )
-    return compute_in(
-        token_network(config, pairs, method.tokens, num_outputs),
-        config.model.get("dtype", "float32"),
-    )
-
-
-def token_network(config, pairs, row: Tokens, num_outputs: int) -> nnx.Module:
-    """The network of a row on a backbone's positions and on the text's tokens."""
-    rngs, options = nnx.Rngs(config.seed), config.model
+    rngs = nnx.Rngs(config.seed)
     trunk = backbone(config.backbone, config.data.get("dir", ""), rngs)
+    made = token_network(
+        config.model, trunk, pairs.num_text_features, num_outputs, method.tokens, rngs
+    )
+    return compute_in(made, config.model.get("dtype", "float32"))
+
+
+def token_network(options, trunk, text_features, num_outputs, row: Tokens, rngs):
+    """The network of a row on a backbone's positions and on the text's tokens.
+
+    Args:
+      options: the config's section `model`.
+      trunk: the backbone, with `upper_features`.
+      text_features: D of the text's tokens.
+      num_outputs: of the head.
+      row: of the method.
+      rngs: source of the initial weights.
+    """
     interaction = row.interaction
     if interaction is not NoInteraction:
         rate = options.get("block_dropout", 0.0)
         interaction = functools.partial(interaction, dropout_rate=rate)
     classifier = TokenClassifier(
-        pairs.num_text_features,
+        text_features,
         trunk.upper_features,
         num_outputs,
         features=options.features,

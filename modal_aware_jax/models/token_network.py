@@ -54,7 +54,16 @@ class TokenNetwork(nnx.Module):
           rngs: with a `dropout` stream.
         """
         there = jnp.any(maps != 0, axis=(1, 2, 3))
-        last = averaged(self.backbone.upper(maps, train=train), self.side)
+        last = self.backbone.upper(maps, train=train)
+        return self.joint_from_last(last, text, there, train=train, rngs=rngs)
+
+    def joint_from_last(self, last, text, there, *, train: bool, rngs=None) -> dict:
+        """The same from the backbone's last maps [B, H, W, C].
+
+        Args:
+          there: bool [B], whether a post has a picture.
+        """
+        last = averaged(last, self.side)
         image = last.reshape(len(last), -1, last.shape[-1])  # [B, M, C]
         image_mask = jnp.broadcast_to(there[:, None], image.shape[:2])
         text, image, masks = self.tokens(
