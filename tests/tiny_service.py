@@ -80,3 +80,13 @@ def service(path) -> Service:
         make_index(path, pairs)
     live = LiveIndex(path)
     return Service(live, Shelf(live, pairs), encoder(pairs), name=pairs.name)
+
+
+if __name__ == "__main__":  # a server of its own, over the index at a path
+    import pathlib
+    import sys
+
+    from modal_aware_jax.serve.run import open_socket, serve
+
+    with open_socket("127.0.0.1", 0) as listening:
+        serve(service(pathlib.Path(sys.argv[1])), listening)

@@ -1,5 +1,6 @@
 """The server itself: one process of uvicorn over a service."""
 
+import signal
 import socket
 
 from modal_aware_jax.serve.app import make_app
@@ -66,5 +67,7 @@ def serve(service: Service, listening: socket.socket, token: str | None = None) 
         timeout_graceful_shutdown=10,
         h11_max_incomplete_event_size=32 * 1024,
     )
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)  # uvicorn raises them again at its end
     uvicorn.Server(settings).run(sockets=[listening])
     print("Stopped; the index is saved.", flush=True)
