@@ -18,7 +18,8 @@ Modes:
   encode    the whole collection to WORKDIR/encoded.npz (codes, ids, labels).
   search    an image file and/or a text against the collection, which is indexed on
             first use (WORKDIR/collection-STEP.index); prints the ranked ids and writes
-            WORKDIR/search.png.
+            WORKDIR/search.png. A run of the task matching is asked with one of both,
+            for pictures or for sentences: --target=image|text.
   serve     a page and a JSON interface to search the collection, to add items and to
             remove them, at http://127.0.0.1:8000 (--port; other machines are let in by
             --host and --token); --index=FILE serves an index of your own.
@@ -66,6 +67,9 @@ flags.DEFINE_string("model", None, "encode, search, serve: an exported model.")
 flags.DEFINE_string("output", None, "encode, export: the file or folder to write.")
 flags.DEFINE_string("image", None, "search: an image file.")
 flags.DEFINE_string("text", "", "search: tags or text.")
+flags.DEFINE_enum(
+    "target", "", ("", "image", "text"), "search, task matching: what is searched."
+)
 flags.DEFINE_integer("k", 10, "search: how many results.", lower_bound=1)
 flags.DEFINE_string("host", "127.0.0.1", "serve: the address to listen at.")
 flags.DEFINE_integer("port", 8000, "serve: the port; 0: any.", lower_bound=0)
@@ -127,15 +131,32 @@ def run(args) -> None:
         )
         return
     else:
-        image = pathlib.Path(args.image) if args.image else None
-        found = modes.search_run(
-            experiment, workdir, image=image, words=args.text, k=args.k
-        )
-        _print_found(found, workdir)
+        _search_run(args, experiment, workdir)
         return
     if is_first():
         print(experiment.task.text({experiment.name: results}))
         print(f"The report is {workdir / 'report' / 'index.html'}")
+
+
+def _search_run(args, experiment, workdir) -> None:
+    """Ranks the collection of a run, by codes or by embeddings."""
+    from modal_aware_jax import modes
+
+    image = pathlib.Path(args.image) if args.image else None
+    query = {"image": image, "words": args.text, "k": args.k}
+    if experiment.task.embeddings is None:
+        if args.target:
+            raise ValueError(
+                "--target is for runs of the task matching; the codes of "
+                f"{experiment.task.name} are of pairs."
+            )
+        _print_found(modes.search_run(experiment, workdir, **query), workdir)
+        return
+    found = modes.search_embeddings(experiment, workdir, target=args.target, **query)
+    for row in found:
+        caption = " / ".join(row["caption"].split("\n"))
+        print(f"{row['rank']:4} {row['cosine']:6.3f}  {row['id']}  {caption}")
+    print(f"The picture is {workdir / 'search.png'}")
 
 
 def _search_index(args) -> None:

@@ -1,6 +1,7 @@
 """Images and sentences by the shared loop: scores by hand, one tiny run to its page."""
 
 import dataclasses
+import itertools
 import json
 import pathlib
 import runpy
@@ -143,6 +144,49 @@ def test_a_run_keeps_embeddings_scores_and_the_page(finished):
     marks = page.count("✓ right") - 1, page.count("✗ wrong") - 1  # the note has both
     assert sum(marks) == 60 and min(marks) > 0
     assert "| sentences an image |" in (run / "report" / "metrics.md").read_text()
+
+
+def test_words_find_pictures_and_a_picture_sentences(finished, tmp_path, capsys):
+    config, workdir, _ = finished
+    run = workdir / "towers-0-0"
+    with config.unlocked():
+        whole = config.copy_and_resolve_references()
+        whole.training.cached_maps = whole.training.cached_means = False
+    experiment = modes.with_every_item(build.experiment(whole), whole.data)
+    pairs = experiment.collection
+    with np.load(run / "embeddings.npz") as kept:
+        unit = [kept[name] for name in ("images", "texts")]
+        unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in unit]
+        ids, sentences = kept["ids"].tolist(), kept["sentences"].tolist()
+    # The cosines are those of the evaluation, which read maps in half precision.
+    found = modes.search_embeddings(experiment, run, words=sentences[4], k=64)
+    assert len(found) == 64
+    assert all(a["cosine"] >= b["cosine"] for a, b in itertools.pairwise(found))
+    cosines = {row["id"]: row["cosine"] for row in found}
+    found = [cosines[name] for name in ids]
+    np.testing.assert_allclose(found, unit[0] @ unit[1][4], atol=1e-3)
+    (tmp_path / "query.png").write_bytes(pairs.images[8])
+    query = {"image": tmp_path / "query.png", "target": "text"}
+    found = modes.search_embeddings(experiment, run, **query, k=200)
+    assert len(found) == 160 and [row["rank"] for row in found[:3]] == [1, 2, 3]
+    cosines = dict(zip(sentences, unit[1] @ unit[0][ids.index("08.jpg")], strict=True))
+    for row in found:
+        if row["caption"] in cosines:
+            expected = cosines[row["caption"]]
+            assert row["cosine"] == pytest.approx(expected, abs=1e-3)
+    like = modes.search_embeddings(
+        experiment, run, image=tmp_path / "query.png", target="image", k=1
+    )
+    assert like[0]["id"] == "08.jpg" and like[0]["cosine"] > 0.999
+    Image.open(run / "search.png").verify()
+    with pytest.raises(ValueError, match="asks with one modality"):
+        modes.search_embeddings(experiment, run, words="red", **query)
+    fewer = dataclasses.replace(
+        pairs, ids=[f"x{name}" for name in pairs.ids], captions=pairs.captions[:]
+    )
+    other = dataclasses.replace(experiment, collection=fewer)
+    with pytest.raises(ValueError, match="is the index of another collection"):
+        modes.search_embeddings(other, run, words="red")
 
 
 def test_runs_are_compared_image_by_image(finished, tmp_path):

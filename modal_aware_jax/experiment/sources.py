@@ -47,7 +47,7 @@ SOURCES = {
 }
 
 
-# Options that keep what a source leaves out of training.
+# Options that keep what a source leaves out of training; others leave nothing out.
 EVERY_ITEM = {
     "flickr25k": {"keep_all": True},
     "folder": {"allow_empty_text": True},
@@ -106,9 +106,8 @@ def collection(config) -> Collection:
 def leaves_out(config) -> bool:
     """Whether `collection` may leave out pairs that are not trained on."""
     given = _given(config)
-    return any(
-        given.get(name) != value for name, value in EVERY_ITEM[config.source].items()
-    )
+    whole = EVERY_ITEM.get(config.source, {})
+    return any(given.get(name) != value for name, value in whole.items())
 
 
 def every_item(config, vocabulary: Sequence[str]) -> Collection:
@@ -120,7 +119,7 @@ def every_item(config, vocabulary: Sequence[str]) -> Collection:
         the source has no vocabulary of its own. Empty: the source's.
     """
     load = choose("data source", SOURCES, config.source)
-    options = {**_given(config), **EVERY_ITEM[config.source]}
+    options = {**_given(config), **EVERY_ITEM.get(config.source, {})}
     if vocabulary and "vocabulary" in _option_hints(load):
         options["vocabulary"] = list(vocabulary)
     return load(config.get("dir", ""), **options)

@@ -6,6 +6,7 @@ from modal_aware_jax.modes.every_item import with_every_item
 from modal_aware_jax.modes.export import export_run
 from modal_aware_jax.modes.model_files import load_model_file
 from modal_aware_jax.modes.search import search_run, search_with_model
+from modal_aware_jax.modes.search_embeddings import search_embeddings
 from modal_aware_jax.modes.search_index import search_index_file
 from modal_aware_jax.modes.serve import service_of_model, service_of_run
 from modal_aware_jax.modes.train import fit_run, train
@@ -18,6 +19,7 @@ __all__ = [
     "export_run",
     "fit_run",
     "load_model_file",
+    "search_embeddings",
     "search_index_file",
     "search_run",
     "search_with_model",

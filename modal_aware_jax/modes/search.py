@@ -129,7 +129,9 @@ def _check_query(image, words):
 
 
 def _search(relaxed, pairs, text, index, workdir, *, size, image, words, k):
-    pixels = _read(image, size) if image else np.full((size, size, 3), 128, np.uint8)
+    pixels = np.full((size, size, 3), 128, np.uint8)
+    if image:
+        pixels = read_query_image(image, size)
     batch = {
         "image": pixels[None],
         "text": _encode_text(text, words),
@@ -185,7 +187,8 @@ def open_index(
     return index
 
 
-def _read(path, size):
+def read_query_image(path: pathlib.Path, size: int) -> np.ndarray:
+    """The pixels of an image file that is searched for, uint8 [S, S, 3]."""
     try:
         stored, _ = to_stored(read_regular(path), None)  # upright, as the collection's
         return pipeline.resize(pipeline.decode(stored), size)

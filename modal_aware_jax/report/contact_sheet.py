@@ -11,7 +11,7 @@ COLUMNS = 5
 GREEN, RED, GREY = (26, 127, 55), (190, 30, 45), (140, 140, 140)
 
 
-def result_picture(query, results, path) -> pathlib.Path:
+def result_picture(query, results, path, *, measure="distance") -> pathlib.Path:
     """Draws a query and its results, nearest first, into a PNG.
 
     Relevant results have a green border and "relevant" below, others a red one and
@@ -21,6 +21,7 @@ def result_picture(query, results, path) -> pathlib.Path:
         query: (image, caption, labels); the image as bytes or array.
         results: list of (image, caption, labels, distance, relevant).
         path: of the PNG; its directory is made.
+        measure: what the distances are called.
 
     Returns:
         The path.
@@ -37,7 +38,7 @@ def result_picture(query, results, path) -> pathlib.Path:
     )
     for i, (image, caption, labels, distance, relevant) in enumerate(results):
         row, column = divmod(i, COLUMNS)
-        head = f"{i + 1}.  distance {distance}"
+        head = f"{i + 1}.  {measure} {distance}"
         mark = {None: "", True: "relevant", False: "not relevant"}[
             None if relevant is None else bool(relevant)
         ]

@@ -5,6 +5,7 @@ from modal_aware_jax.retrieval.codes_file import (
     read_codes,
     read_queries,
 )
+from modal_aware_jax.retrieval.embedding_index import EmbeddingIndex
 from modal_aware_jax.retrieval.evaluate import evaluate
 from modal_aware_jax.retrieval.graded import exponential_gain, linear_gain, ndcg_at
 from modal_aware_jax.retrieval.index import HammingIndex
@@ -23,6 +24,7 @@ from modal_aware_jax.retrieval.top_k import search
 
 __all__ = [
     "CodesFileError",
+    "EmbeddingIndex",
     "HammingIndex",
     "HashLookup",
     "IndexFileError",

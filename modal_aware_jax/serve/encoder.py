@@ -28,8 +28,8 @@ class QueryEncoder:
     """Encodes queries as a model encodes the pairs of a collection.
 
     Args:
-      relaxed: a batch's `image` uint8 [B, S, S, 3] and `text` float32 [B, T] ->
-        relaxed bits [B, K].
+      relaxed: a batch's `image` uint8 [B, S, S, 3], `text` as the encoder gives it, and
+        `has_image` and `has_text`, bool [B] -> relaxed bits [B, K].
       text: an encoder of texts, of `data.text_vectors`.
       image_size: S.
       num_bits: K.
@@ -71,21 +71,21 @@ class QueryEncoder:
         for image, query in zip(images, queries, strict=False):
             if query.pixels is not None:
                 image[:] = query.pixels
-        vectors = self.text.encode([query.words for query in queries])
-        text = np.zeros((rows, vectors.shape[1]), np.float32)
-        text[: len(queries)] = vectors
+        filler = [Query(None, [])] * (rows - len(queries))
         index = np.arange(rows, dtype=np.int32)
-        with_image = [i for i, q in enumerate(queries) if q.pixels is not None]
+        mask = index < len(queries)
+        queries = [*queries, *filler]
         return {
             "image": images,
-            "text": text,
+            "text": self.text.encode([query.words for query in queries]),
             "index": index,
-            "mask": index < len(queries),
-            "has_image": np.isin(index, with_image),
-            "has_text": text.any(axis=1),
+            "mask": mask,
+            "has_image": np.array([q.pixels is not None for q in queries]) | ~mask,
+            "has_text": np.array([bool(q.words) for q in queries]) | ~mask,
         }
 
     def warm_up(self) -> None:
         """Compiles the programs of all sizes, so that no query waits for it."""
+        grey = np.full((self.image_size, self.image_size, 3), NO_IMAGE, np.uint8)
         for size in self.sizes:
-            self([Query(None, [])] * size)
+            self([Query(grey, [])] * size)

@@ -37,11 +37,12 @@ class Shelf:
         """The id, caption and labels of an item, and whether it has a picture."""
         record = self._index.added.get(name)
         key = (name, None if record is None else record.start)
-        if key not in self._described:
+        facts = self._described.get(key)
+        if facts is None:
             if len(self._described) >= DESCRIBED:
                 self._described.clear()
-            self._described[key] = self._read(name, record)
-        return self._described[key]
+            facts = self._described[key] = self._read(name, record)
+        return facts
 
     def _read(self, name, record):
         if record is not None:
@@ -58,7 +59,8 @@ class Shelf:
                 )
                 if has
             ]
-            has_picture = True
+            there = self._pairs.has_image
+            has_picture = there is None or bool(there[row])
         else:
             caption, labels, has_picture = "", [], False
         return {
@@ -81,7 +83,7 @@ class Shelf:
                 return self._kept[key]
         if record is not None:
             encoded = self._index.picture(name)
-        elif name in self._position:
+        elif name in self._position and self.describe(name)["has_picture"]:
             encoded = shown(self._pairs, self._position[name])[0]
         else:
             encoded = None

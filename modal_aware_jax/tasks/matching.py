@@ -292,6 +292,7 @@ MATCHING = Task(
     score="rsum",
     test=lambda experiment: {"images": experiment.split.query},
     evaluate=evaluate,
+    embeddings=embeddings_of,
     arrays_file="embeddings.npz",
     title=lambda experiment: f"{experiment.name} on {experiment.collection.name}",
     write_report=write_matches,

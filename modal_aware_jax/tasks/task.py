@@ -127,6 +127,9 @@ class Task:
       score: the one whose best checkpoint is kept.
       test: `test(experiment)` -> {name: positions} to be tested with.
       evaluate: `evaluate(experiment, outputs)` -> an `Outcome`; in the first process.
+      embeddings: `embeddings(experiment, positions, outputs)` -> embeddings of images
+        [N, F], of their sentences [M, F], and whose they are [M]; None where the
+        outputs are relaxed bits or logits.
       arrays_file: of `Outcome.arrays`, in the workdir.
       title: `title(experiment)` of a run's report.
       write_report: `write_report(directory, {name: result}, *, examples, title)`.
@@ -148,6 +151,7 @@ class Task:
     score: str
     test: Callable[..., dict]
     evaluate: Callable[..., Outcome]
+    embeddings: Callable[..., tuple] | None = None
     arrays_file: str
     title: Callable[..., str]
     write_report: Callable[..., Any]

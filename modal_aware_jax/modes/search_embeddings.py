@@ -1,0 +1,136 @@
+"""Words find pictures, a picture finds sentences: search by a task's embeddings."""
+
+import io
+import pathlib
+
+import jax
+import numpy as np
+from flax import nnx
+from PIL import Image
+
+from modal_aware_jax.build import Experiment
+from modal_aware_jax.data.captions.collection import sentences_of
+from modal_aware_jax.modes.encoder import Encoder, lower_maps, variables_of
+from modal_aware_jax.modes.evaluate import load_run
+from modal_aware_jax.modes.search import read_query_image
+from modal_aware_jax.report import result_picture
+from modal_aware_jax.retrieval.embedding_index import EmbeddingIndex
+
+TARGETS = ("image", "text")
+
+
+def search_embeddings(
+    experiment: Experiment,
+    workdir: pathlib.Path,
+    *,
+    image: pathlib.Path | None = None,
+    words: str = "",
+    target: str = "",
+    k: int = 10,
+) -> list[dict]:
+    """Ranks a collection's pictures or sentences for a text or a picture.
+
+    The collection is embedded and indexed on first use (`collection-STEP.images` and
+    `.sentences` in the workdir). A picture of the result goes to `search.png` there.
+
+    Args:
+      experiment: built from the config the run was trained with; `cached_maps` off.
+      workdir: the run's directory.
+      image: an image file, or None.
+      words: a sentence, or ''. One of both is asked with.
+      target: 'image' or 'text', what is searched; '': the one that is not asked with.
+      k: how many results.
+
+    Returns:
+      k dicts of rank, id of the image, cosine and caption (the sentence that was found,
+      or all of the image's), nearest first.
+    """
+    if (image is None) == (not words.strip()):
+        raise ValueError(
+            f"search: the task {experiment.task.name} asks with one modality: give an "
+            "image with --image, or a text with --text."
+        )
+    target = target or ("text" if image else "image")
+    if target not in TARGETS:
+        raise ValueError(f"search: --target is image or text, not {target!r}.")
+    step = load_run(experiment, workdir)["step"]
+    pixels, embedding = _query(experiment, image, words)
+    index = _index(experiment, workdir, step, target)
+    cosines, names = index.search(embedding[None], k)
+    pairs = experiment.collection
+    position = {name: i for i, name in enumerate(pairs.ids.tolist())}
+    found, results = [], []
+    for rank, (cosine, name) in enumerate(
+        zip(cosines[0].tolist(), names[0].tolist(), strict=True), 1
+    ):
+        name, _, number = name.rpartition("#")
+        row = position[name]
+        caption = pairs.captions[row]
+        if target == "text":
+            caption = sentences_of(caption)[int(number)]
+        facts = {"rank": rank, "id": name, "cosine": cosine, "caption": caption}
+        found.append(facts)
+        results.append((pairs.images[row], caption, [], f"{cosine:.3f}", None))
+    png = io.BytesIO()
+    Image.fromarray(pixels).save(png, "PNG")
+    query = (png.getvalue(), words, [])
+    result_picture(query, results, workdir / "search.png", measure="cosine")
+    return found
+
+
+def _query(experiment, image, words):
+    """What was asked with: its pixels, grey for words, and its embedding [F]."""
+    size = experiment.image_size
+    pixels = np.full((size, size, 3), 128, np.uint8)
+    if image is not None:
+        pixels = read_query_image(image, size)
+    known, unknown = experiment.text.split(words)
+    if unknown:
+        print(f"Not in the vocabulary, so not searched for: {', '.join(unknown)}")
+    if image is None and not known:
+        raise ValueError("search: none of these words is known to the model.")
+    batch = {"image": pixels[None], "text": experiment.text.encode([known])}
+    graphdef, state = nnx.split(experiment.model)
+    output = jax.jit(
+        lambda state, batch: experiment.output(nnx.merge(graphdef, state), batch)
+    )
+    both = np.asarray(output(state, batch))
+    images, texts = both.reshape(2, -1)  # an image and its one sentence
+    return pixels, images if image is not None else texts
+
+
+def _index(experiment, workdir, step, target):
+    """The index of all pictures or of all sentences, made on first use."""
+    pairs = experiment.collection
+    captions = pairs.captions[:]
+    sizes = [len(sentences_of(caption)) for caption in captions]
+    names = {
+        "image": [f"{name}#" for name in pairs.ids.tolist()],
+        "text": [
+            f"{name}#{i}"
+            for name, size in zip(pairs.ids.tolist(), sizes, strict=True)
+            for i in range(size)
+        ],
+    }
+    files = {
+        "image": workdir / f"collection-{step}.images",
+        "text": workdir / f"collection-{step}.sentences",
+    }
+    if not all(path.exists() for path in files.values()):
+        positions = np.arange(len(pairs))
+        encoder = Encoder(experiment, lower_maps(experiment))
+        outputs = encoder.outputs(
+            variables_of(experiment.model), positions, label="embed"
+        )
+        images, texts, _ = experiment.task.embeddings(experiment, positions, outputs)
+        for kind, rows in (("image", images), ("text", texts)):
+            index = EmbeddingIndex(rows.shape[1])
+            index.add(rows, names[kind])
+            index.save(files[kind])
+    index = EmbeddingIndex.load(files[target])
+    if index.ids.tolist() != names[target]:
+        raise ValueError(
+            f"search: {files[target]} is the index of another collection. Delete it, "
+            "or use the data the run was trained with."
+        )
+    return index
