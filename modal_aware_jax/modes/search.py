@@ -24,6 +24,7 @@ from modal_aware_jax.modes.encode import (
 )
 from modal_aware_jax.modes.evaluate import load_run
 from modal_aware_jax.modes.model_files import EncoderModel
+from modal_aware_jax.modes.unknown_words import reading
 from modal_aware_jax.report import result_picture
 from modal_aware_jax.report.shown import shown
 from modal_aware_jax.retrieval.index import HammingIndex
@@ -47,7 +48,9 @@ def search_run(
       workdir: the run's directory.
       image: an image file; None: the network's stand-in for a missing image, or a grey
         image where it has learned none.
-      words: tags or text; words outside the vocabulary are named in the output.
+      words: tags or text; words outside the vocabulary are named in the output, and
+        read through a sentence model where the run's word vectors are its own and one
+        is installed.
       k: how many results.
 
     Returns:
@@ -69,7 +72,7 @@ def search_run(
     return _search(
         lambda batch: relaxed(state, batch),
         pairs,
-        experiment.text,
+        reading(experiment, words, workdir),
         index,
         workdir,
         size=experiment.image_size,
