@@ -150,8 +150,7 @@ class Trainer:
             text = {"tokens": data["tokens"][rows].astype(jnp.float32)}
             text["mask"] = data["mask"][rows]
             last = data["last"][rows, flips].astype(jnp.float32)
-            there = jnp.ones(len(rows), bool)
-            return model.joint_from_last(last, text, there, train=train, rngs=rngs)
+            return model.joint_from_last(last, text, train=train, rngs=rngs)
 
         @functools.partial(jax.jit, donate_argnums=0)
         def step(state, data, rows, key, rate, factor):

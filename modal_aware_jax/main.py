@@ -1,4 +1,4 @@
-"""Train, evaluate, encode, search, serve and export from the command line.
+"""Train, evaluate, encode, search, serve, predict and export from the command line.
 
     python -m modal_aware_jax.main --config=configs/shapes.py --workdir=runs/shapes
     python -m modal_aware_jax.main --config=... --workdir=... --mode=evaluate
@@ -7,6 +7,8 @@
     python -m modal_aware_jax.main --config=... --workdir=... --mode=search \\
         --image=photo.jpg --text="beach sunset" --k=10
     python -m modal_aware_jax.main --config=... --workdir=... --mode=serve
+    python -m modal_aware_jax.main --config=... --workdir=... --mode=predict \\
+        --image=photo.jpg --text="what a day"
     python -m modal_aware_jax.main --config=... --workdir=... --mode=export
     python -m modal_aware_jax.main --config=DATA --mode=encode --model=runs/x/export
 
@@ -23,11 +25,15 @@ Modes:
   serve     a page and a JSON interface to search the collection, to add items and to
             remove them, at http://127.0.0.1:8000 (--port; other machines are let in by
             --host and --token); --index=FILE serves an index of your own.
+  predict   the class of a new post, an image file and/or a text, or of all posts of
+            --table=FOLDER_OR_FILE; by a run of the task classification. Prints a line
+            for each and writes ids and probabilities to WORKDIR/predicted.csv.
   export    a run's encoder to WORKDIR/export/: a program that runs with JAX alone,
             the weights as safetensors, and config.json.
 
-encode, search and serve take an exported model instead of a run: --model=FOLDER, or one
-of the files in it. Of the config they read the data section and the batch size then.
+encode, search, serve and predict take an exported model instead of a run:
+--model=FOLDER, or one of the files in it. Of the config they read the data section and
+the batch size then.
 
 All devices take part. Several processes train, evaluate and encode together when each
 runs the same command, on the same data and a workdir that all of them see:
@@ -49,11 +55,11 @@ from absl import flags
 from modal_aware_jax import cli
 from modal_aware_jax.training.processes import is_first, start
 
-MODES = ("train", "evaluate", "encode", "search", "serve", "export")
+MODES = ("train", "evaluate", "encode", "search", "serve", "predict", "export")
 
 flags.adopt_module_key_flags(cli)  # --help shows them
 flags.DEFINE_enum("mode", "train", MODES, "What to do; see above.")
-flags.DEFINE_string("step", "latest", "evaluate, export: 'latest', 'best' or a step.")
+flags.DEFINE_string("step", "latest", "A checkpoint: 'latest', 'best' or a step.")
 flags.DEFINE_integer(
     "bits",
     None,
@@ -63,10 +69,11 @@ flags.DEFINE_integer(
 )
 flags.DEFINE_string("codes", None, "evaluate, search: codes made elsewhere, .npz.")
 flags.DEFINE_string("index", None, "search (by --codes), serve: an index of your own.")
-flags.DEFINE_string("model", None, "encode, search, serve: an exported model.")
-flags.DEFINE_string("output", None, "encode, export: the file or folder to write.")
-flags.DEFINE_string("image", None, "search: an image file.")
-flags.DEFINE_string("text", "", "search: tags or text.")
+flags.DEFINE_string("model", None, "Instead of a run: an exported model.")
+flags.DEFINE_string("output", None, "The file or folder to write.")
+flags.DEFINE_string("image", None, "search, predict: an image file.")
+flags.DEFINE_string("text", "", "search, predict: tags or text.")
+flags.DEFINE_string("table", None, "predict: a folder or table of posts.")
 flags.DEFINE_enum(
     "target", "", ("", "image", "text"), "search, task matching: what is searched."
 )
@@ -93,6 +100,9 @@ def run(args) -> None:
         return
     if args.mode == "serve":
         _serve(args, workdir)
+        return
+    if args.mode == "predict":
+        _predict(args, workdir)
         return
     if args.index:
         _search_index(args)
@@ -249,6 +259,39 @@ def _serve(args, workdir) -> None:
             experiment = modes.with_every_item(experiment, config.data)
             service = modes.service_of_run(experiment, workdir, index=index)
         serve(service, listening, token)
+
+
+def _predict(args, workdir) -> None:
+    """Predicts new posts by a run or by an exported model."""
+    from modal_aware_jax import build, modes
+
+    options = {} if args.config is None else args.config.data.get("options", {})
+    posts = modes.posts_to_predict(
+        pathlib.Path(args.image).expanduser() if args.image else None,
+        args.text,
+        pathlib.Path(args.table) if args.table else None,
+        image=options.get("image_column"),
+        text=options.get("text_column"),
+    )
+    if args.model:
+        model = modes.load_model_file(pathlib.Path(args.model))
+        predictor = modes.predictor_of_model(model)
+    else:
+        config = cli.needed_config(args)
+        modes.need_classes(build.task_of(config).name)
+        with config.unlocked():
+            config.training.cached_maps = False
+        step = int(args.step) if args.step.isdigit() else args.step
+        experiment = build.experiment(config)
+        predictor = modes.predictor_of_run(experiment, workdir, step=step)
+    predictions = []
+    for found in modes.predict(predictor, posts):
+        print(modes.line_of(found), flush=True)
+        predictions.append(found)
+    output = pathlib.Path(args.output).expanduser() if args.output else None
+    output = output or workdir / "predicted.csv"
+    modes.write_predictions_table(output, predictions, predictor.class_names)
+    print(f"Wrote {output}")
 
 
 def _reading_options(config) -> dict:

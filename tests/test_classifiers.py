@@ -15,6 +15,7 @@ from modal_aware_jax import build, modes
 from modal_aware_jax.data.text_vectors import represent, text_encoder
 from modal_aware_jax.experiment import classifiers
 from modal_aware_jax.experiment.classifiers import CLASSIFIERS, TOKENS, token_network
+from modal_aware_jax.experiment.inputs import presence
 from modal_aware_jax.fusion import PooledFusion
 from modal_aware_jax.fusion.modal_aware_tokens import ModalAwareFusion
 from modal_aware_jax.models.classifier import NoInteraction, TokenClassifier
@@ -87,23 +88,33 @@ def test_one_run_from_words_to_its_page(pairs, tiny, tmp_path):  # noqa: F811
 def test_a_picture_that_is_not_there_has_no_say(key):
     class Same(nnx.Module):
         def upper(self, maps, *, train):
-            return maps + 1  # no zeros are left
+            return maps
 
     sizes = {"features": 8, "num_heads": 2}
     plain = {"fusion": PooledFusion, "interaction": NoInteraction}
     classify = TokenClassifier(4, 3, 2, **sizes, **plain, rngs=nnx.Rngs(0))
     network = TokenNetwork(Same(), classify)
-    maps = jax.random.normal(key, (2, 3, 3, 3)).at[1].set(0)
-    text = {"tokens": jax.random.normal(key, (2, 5, 4)), "mask": jnp.ones((2, 5), bool)}
-    outputs = jax.jit(lambda *x: network.joint_from_maps(*x, train=False))(maps, text)
-    assert outputs["has_image"].tolist() == [True, False]
-    assert np.isfinite(outputs["logits"]).all()
+    maps = jax.random.normal(key, (3, 3, 3, 3))
+    text = {"tokens": jax.random.normal(key, (3, 5, 4)), "mask": jnp.ones((3, 5), bool)}
+    batch = {"has_image": [True, False, True], "has_text": [True, True, False]}
+    present = presence({k: jnp.array(v) for k, v in batch.items()}, text)
+
+    @jax.jit
+    def joint(maps, tokens):
+        words = {**text, "tokens": tokens}
+        return network.joint_from_maps(maps, words, train=False, present=present)
+
+    outputs = joint(maps, text["tokens"])
+    assert outputs["has_image"].tolist() == [True, False, True]
+    assert outputs["has_text"].tolist() == [True, True, False]
+    other = joint(maps.at[1].set(jnp.nan), text["tokens"].at[2].set(jnp.nan))
+    np.testing.assert_array_equal(other["logits"], outputs["logits"])
     pooled = OneVectorNetwork(Same(), network.classifier)
     _, image, masks = pooled.tokens(
-        text["tokens"], maps.reshape(2, 9, 3), text["mask"], jnp.ones((2, 9), bool)
+        text["tokens"], maps.reshape(3, 9, 3), text["mask"], jnp.ones((3, 9), bool)
     )
     np.testing.assert_allclose(image[:, 0], maps.mean(axis=(1, 2)), rtol=1e-5)
-    assert masks["image_mask"].shape == (2, 1)
+    assert masks["image_mask"].shape == (3, 1)
 
 
 def test_windows_of_maps_by_hand():

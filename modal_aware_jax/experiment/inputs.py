@@ -54,7 +54,8 @@ def presence(batch: dict, text: jax.Array) -> dict[str, jax.Array | None]:
     Args:
       batch: with `has_image` and `has_text`, bool [B], where rows may lack one.
       text: [B, T], as the network is about to read it: zeros are no text, whether none
-        was given, no word was known or training dropped all words.
+        was given, no word was known or training dropped all words. Of tokens the mask
+        says so.
 
     Returns:
       `image`, None where all rows have one, and `text`.
@@ -63,7 +64,8 @@ def presence(batch: dict, text: jax.Array) -> dict[str, jax.Array | None]:
       >>> presence({}, jnp.array([[0, 1], [0, 0]]))["text"].tolist()
       [True, False]
     """
-    has_text = jnp.any(text != 0, axis=-1)
+    marks = text["mask"] if isinstance(text, dict) else text
+    has_text = jnp.any(marks != 0, axis=-1)
     if "has_text" in batch:
         has_text &= jnp.asarray(batch["has_text"], bool)
     return {"image": batch.get("has_image"), "text": has_text}

@@ -11,8 +11,8 @@ from modal_aware_jax.models.classifier import TokenClassifier
 class TokenNetwork(nnx.Module):
     """A `TokenClassifier` behind an image backbone whose positions are the tokens.
 
-    Its joint value is all that the classifier gives (`TokenClassifier.outputs`). Maps
-    that are zero everywhere stand for a picture that is not there.
+    Its joint value is all that the classifier gives (`TokenClassifier.outputs`). A
+    modality that a row lacks is masked, in training too.
 
     Args:
       backbone: a module with `lower(images, *, train)` and `upper(maps, *, train)`.
@@ -35,6 +35,7 @@ class TokenNetwork(nnx.Module):
     """
 
     reads_means = False  # but every position of the last maps
+    has_stand_ins = True  # masks, that is
 
     def __init__(self, backbone: nnx.Module, classifier: TokenClassifier, side=0):
         self.backbone = backbone
@@ -45,40 +46,41 @@ class TokenNetwork(nnx.Module):
         """The logits [B, C] of `joint`'s outputs."""
         return outputs["logits"]
 
-    def joint_from_maps(self, maps, text, *, train: bool, rngs=None) -> dict:
-        """Maps [B, h, w, C] of the backbone's lower half and text to outputs.
+    def joint_from_last(
+        self, last, text, *, train: bool, rngs=None, present=None
+    ) -> dict:
+        """The backbone's last maps [B, H, W, C] and text to outputs.
 
         Args:
           text: `tokens` [B, S, D] and `mask` [B, S].
           train: whether dropout drops.
           rngs: with a `dropout` stream.
+          present: which rows have an `image`, which a `text`, bool [B]; None for all.
         """
-        there = jnp.any(maps != 0, axis=(1, 2, 3))
-        last = self.backbone.upper(maps, train=train)
-        return self.joint_from_last(last, text, there, train=train, rngs=rngs)
-
-    def joint_from_last(self, last, text, there, *, train: bool, rngs=None) -> dict:
-        """The same from the backbone's last maps [B, H, W, C].
-
-        Args:
-          there: bool [B], whether a post has a picture.
-        """
-        last = averaged(last, self.side)
+        last, present = averaged(last, self.side), present or {}
         image = last.reshape(len(last), -1, last.shape[-1])  # [B, M, C]
-        image_mask = jnp.broadcast_to(there[:, None], image.shape[:2])
-        text, image, masks = self.tokens(
-            text["tokens"], image, text["mask"], image_mask
-        )
-        return self.classifier.outputs(text, image, **masks, train=train, rngs=rngs)
+        masks = text["mask"], jnp.ones(image.shape[:2], bool)
+        rows = present.get("text"), present.get("image")
+        masks = [
+            mask if own is None else mask & jnp.asarray(own, bool)[:, None]
+            for mask, own in zip(masks, rows, strict=True)
+        ]
+        words, image, masks = self.tokens(text["tokens"], image, *masks)
+        return self.classifier.outputs(words, image, **masks, train=train, rngs=rngs)
+
+    def joint_from_maps(self, maps, text, *, train: bool, **options) -> dict:
+        """The same from maps [B, h, w, C] of the backbone's lower half."""
+        last = self.backbone.upper(maps, train=train)
+        return self.joint_from_last(last, text, train=train, **options)
+
+    def joint(self, images, text, *, train: bool, **options) -> dict:
+        """The same from images [B, H, W, 3]."""
+        maps = self.backbone.lower(images, train=train)
+        return self.joint_from_maps(maps, text, train=train, **options)
 
     def tokens(self, text, image, text_mask, image_mask):
         """What the classifier reads: text, image and their masks by name."""
         return text, image, {"text_mask": text_mask, "image_mask": image_mask}
-
-    def joint(self, images, text, *, train: bool, rngs=None) -> dict:
-        """The same from images [B, H, W, 3]."""
-        maps = self.backbone.lower(images, train=train)
-        return self.joint_from_maps(maps, text, train=train, rngs=rngs)
 
 
 class OneVectorNetwork(TokenNetwork):

@@ -5,6 +5,15 @@ from modal_aware_jax.modes.evaluate import evaluate_codes_file, evaluate_run
 from modal_aware_jax.modes.every_item import with_every_item
 from modal_aware_jax.modes.export import export_run
 from modal_aware_jax.modes.model_files import load_model_file
+from modal_aware_jax.modes.predict import (
+    line_of,
+    need_classes,
+    posts_to_predict,
+    predict,
+    predictor_of_model,
+    predictor_of_run,
+    write_predictions_table,
+)
 from modal_aware_jax.modes.search import search_run, search_with_model
 from modal_aware_jax.modes.search_embeddings import search_embeddings
 from modal_aware_jax.modes.search_index import search_index_file
@@ -18,7 +27,13 @@ __all__ = [
     "evaluate_run",
     "export_run",
     "fit_run",
+    "line_of",
     "load_model_file",
+    "need_classes",
+    "posts_to_predict",
+    "predict",
+    "predictor_of_model",
+    "predictor_of_run",
     "search_embeddings",
     "search_index_file",
     "search_run",
@@ -27,4 +42,5 @@ __all__ = [
     "service_of_run",
     "train",
     "with_every_item",
+    "write_predictions_table",
 ]

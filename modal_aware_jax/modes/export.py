@@ -13,6 +13,7 @@ import modal_aware_jax
 from modal_aware_jax.build import Experiment
 from modal_aware_jax.data.pipeline import PRESENCE
 from modal_aware_jax.data.text_vectors import BagOfWords
+from modal_aware_jax.data.token_table import TokenTable
 from modal_aware_jax.hashing.exported import PLATFORMS, export_encoder
 from modal_aware_jax.modes.evaluate import load_run
 from modal_aware_jax.modes.model_files import FACTS, PROGRAM, WEIGHTS, flat_variables
@@ -42,14 +43,16 @@ def export_run(
     """
     from safetensors.numpy import save_file
 
-    if not isinstance(experiment.text, BagOfWords) or experiment.text.weighs:
+    pairs, model = experiment.collection, experiment.model
+    bags = isinstance(experiment.text, BagOfWords) and not experiment.text.weighs
+    if not bags or isinstance(pairs.text, TokenTable):
+        mode = "encode" if experiment.task.comparison.by_bits else "predict"
         raise ValueError(
             "export: the program reads bags of words; this run has "
-            f"config.data.text={experiment.config['data']['text']}. Encode with the "
-            "run itself: --mode=encode --workdir=..."
+            f"config.data.text={experiment.config['data']['text']}. {mode.title()} "
+            f"with the run itself: --mode={mode} --workdir=..."
         )
     record = load_run(experiment, workdir, step)
-    pairs, model = experiment.collection, experiment.model
     graphdef, state = nnx.split(model)
 
     def relaxed(images, text, *masks):
@@ -90,7 +93,8 @@ def _facts(experiment, record, workdir):
         "version": modal_aware_jax.__version__,
         "task": experiment.task.name,
         "method": experiment.name,
-        "num_bits": experiment.num_bits,
+        # Of a classifier, its logits.
+        "num_bits": experiment.num_bits or pairs.num_labels,
         "image_size": experiment.image_size,
         "num_text_features": pairs.num_text_features,
         "num_labels": pairs.num_labels,

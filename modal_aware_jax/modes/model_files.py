@@ -34,6 +34,7 @@ class EncoderModel(NamedTuple):
       vocabulary: the T words; empty where unknown or where text is not a bag.
       digest: 12 hex digits that tell one model from another.
       label_names: the labels it was trained on; empty where unknown.
+      task: what it was trained for, and loss: by which loss; '' where unknown.
     """
 
     relaxed: Callable
@@ -43,6 +44,8 @@ class EncoderModel(NamedTuple):
     vocabulary: tuple[str, ...]
     digest: str
     label_names: tuple[str, ...] = ()
+    task: str = "hashing"
+    loss: str = ""
 
 
 def load_model_file(path: pathlib.Path) -> EncoderModel:
@@ -105,7 +108,14 @@ def _from_program(path):
         vocabulary=tuple(facts.get("vocabulary", ())),
         digest=_digest(path),
         label_names=tuple(facts.get("label_names", ())),
+        **_purpose(facts),
     )
+
+
+def _purpose(facts):
+    """Task and loss of the run, as far as its facts say."""
+    loss = facts.get("config", {}).get("loss", {}).get("name", "")
+    return {"task": facts.get("task", "hashing"), "loss": loss}
 
 
 def _mask(batch, name):
@@ -132,7 +142,7 @@ def _from_weights(path):
             "export it again."
         ) from error
     vectors = saved.get("text.vectors") if config.data.get("text") == "words" else None
-    model = build.model(config, sizes, vectors)
+    model = build.model(config, sizes, vectors, num_outputs=facts["num_bits"])
     _fill(model, saved, path)
     graphdef, state = nnx.split(model)
     kind = build.choose("backbone", build.BACKBONES, config.backbone.name)
@@ -156,6 +166,7 @@ def _from_weights(path):
         vocabulary=tuple(facts["vocabulary"]),
         digest=_digest(path),
         label_names=tuple(facts.get("label_names", ())),
+        **_purpose(facts),
     )
 
 

@@ -1,0 +1,166 @@
+"""New posts to classes: nothing is dropped, and an export says what its run says."""
+
+import csv
+import io
+import pathlib
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+from test_classification_task import posts_config
+
+from modal_aware_jax import build, modes
+from modal_aware_jax.data.new_posts import Post, read_posts
+from modal_aware_jax.modes.predict import Prediction, Predictor, line_of
+from modal_aware_jax.training import update as updates
+from modal_aware_jax.training.checkpoint import Checkpointer
+
+
+def png(color):
+    file = io.BytesIO()
+    Image.new("RGB", (12, 10), color).save(file, "PNG")
+    return file.getvalue()
+
+
+class Known:
+    """An encoder of texts that knows 'good' and 'bad'."""
+
+    def split(self, text):
+        words = text.split()
+        known = [w for w in words if w in ("good", "bad")]
+        return known, [w for w in words if w not in known]
+
+    def encode(self, documents):
+        return np.array([[d.count("good"), d.count("bad")] for d in documents], float)
+
+
+def predictor(one_class=True):
+    """Logits from the words, and from how bright the picture is; counts its batches."""
+    seen = []
+
+    def logits(batch):
+        seen.append(batch)
+        bright = batch["image"].mean(axis=(1, 2, 3)) / 255 - 0.5
+        bright = np.where(batch["has_image"], bright, 0)
+        return batch["text"] + np.stack([bright, -bright], axis=1)
+
+    return Predictor(logits, Known(), 8, ("good", "bad"), one_class), seen
+
+
+def broken():
+    return b"\x89PNG not at all"
+
+
+def gone():
+    raise FileNotFoundError(2, "No such file or directory")
+
+
+POSTS = [
+    Post("both", lambda: png((255, 255, 255)), "good"),
+    Post("no picture", None, "bad bad"),
+    Post("no words", lambda: png((0, 0, 0)), "  "),
+    Post("emoji only", lambda: png((255, 255, 255)), "😀 😀"),
+    Post("long", None, "good " * 2000),
+    Post("broken", broken, "bad"),
+    Post("gone", gone, ""),
+    Post("nothing", None, "你好"),
+    Post("t.csv line 9", None, "", "../x.jpg leads out of the folder"),
+]
+
+
+def test_every_post_has_a_prediction_or_a_line():
+    reader, batches = predictor()
+    found = list(modes.predict(reader, POSTS))
+    assert [p.id for p in found] == [post.id for post in POSTS]
+    said = [p.classes[0] if p.classes else None for p in found]
+    assert said == ["good", "bad", "bad", "good", "good", "bad", None, None, None]
+    notes = [p.note for p in found]
+    assert notes[:5] == ["", "no picture", "no words", "no known words", "no picture"]
+    assert notes[5].startswith("its picture cannot be read (the file is no image")
+    gone = "not predicted: its picture cannot be read (No such file or directory)"
+    assert notes[6] == f"{gone}, no words"
+    assert notes[7] == "not predicted: no picture, no known words"
+    assert notes[8] == "not predicted: ../x.jpg leads out of the folder"
+    np.testing.assert_allclose(found[0].probabilities.sum(), 1)
+    (batch,) = batches
+    assert batch["has_image"].tolist()[:4] == [True, False, True, True]
+    assert batch["has_text"].tolist()[:4] == [True, True, False, False]
+    assert len(list(modes.predict(reader, POSTS * 5))) == 45 and len(batches) == 3
+
+
+def test_several_labels_are_those_of_a_half_and_more():
+    reader, _ = predictor(one_class=False)
+    (found,) = modes.predict(reader, [Post("both", None, "good bad")])
+    assert found.classes == ["good", "bad"]
+    assert line_of(found) == "both  good, bad (0.731)  [no picture]"
+    (found,) = modes.predict(reader, [Post("dark", lambda: png((0, 0, 0)), "")])
+    assert found.classes == ["bad"]
+    assert line_of(Prediction("x", [], None, "not predicted")) == "x  [not predicted]"
+
+
+def test_numbers_that_are_not_finite_are_told():
+    reader, _ = predictor()
+    reader = reader._replace(logits=lambda batch: np.full((1, 2), np.nan))
+    with pytest.raises(ValueError, match="gave numbers that are not finite"):
+        list(modes.predict(reader, POSTS[:1]))
+
+
+def test_a_table_is_read_in_its_order(tmp_path):
+    (tmp_path / "a.png").write_bytes(png((255, 255, 255)))
+    rows = [
+        ("image", "text"),
+        ("a.png", "good"),
+        ("", "bad"),
+        ("missing.png", ""),
+        ("../a.png", "good"),
+    ]
+    with open(tmp_path / "new.csv", "w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    posts = read_posts(tmp_path)
+    assert [bool(p.read) for p in posts] == [True, False, True, False]
+    assert [p.text for p in posts] == ["good", "bad", "", ""]
+    assert "leads out of" in posts[-1].problem
+    with pytest.raises(ValueError, match="there is no file or folder .*nowhere"):
+        read_posts(tmp_path / "nowhere")
+    reader, _ = predictor()
+    found = list(modes.predict(reader, posts))
+    path = tmp_path / "out" / "predicted.csv"
+    modes.write_predictions_table(path, found, reader.class_names)
+    written = list(csv.DictReader(path.read_text().splitlines()))
+    assert [row["predicted"] for row in written] == ["good", "bad", "", ""]
+    assert float(written[0]["good"]) == pytest.approx(found[0].probabilities[0], 1e-4)
+    assert written[2]["good"] == "" and "No such file" in written[2]["note"]
+
+
+def test_what_is_asked_for_must_be_clear(tmp_path):
+    with pytest.raises(ValueError, match="give a picture with --image, words with"):
+        modes.posts_to_predict(None, " ", None)
+    with pytest.raises(ValueError, match="give --table, or --image and --text, not"):
+        modes.posts_to_predict(None, "good", tmp_path)
+    (post,) = modes.posts_to_predict(pathlib.Path("x/a.png"), "", None)
+    assert post.id == "a.png"
+    with pytest.raises(ValueError, match="which the task hashing does not learn"):
+        modes.need_classes("hashing")
+
+
+def test_an_export_predicts_as_its_run(tmp_path):
+    config = posts_config("text")
+    experiment = build.experiment(config)
+    _, params, stats = updates.split_model(experiment.model, experiment.is_trained)
+    state = updates.init_state(params, stats, experiment.make_optimizer(3))
+    state = state._replace(step=jnp.int32(6))
+    record = {"epoch": 2, "history": [], "best": None}
+    with Checkpointer(tmp_path / "checkpoints") as checkpointer:
+        checkpointer.save(6, state, data=None, run=record)
+    run = modes.predictor_of_run(experiment, tmp_path)
+    folder = modes.export_run(experiment, tmp_path, platforms=["cpu"])
+    words = " ".join(experiment.collection.vocabulary[:3])
+    posts = [Post("a", None, words), Post("b", lambda: png((9, 9, 9)), "xyzzy")]
+    expected = list(modes.predict(run, posts))
+    for path in (folder, folder / "model.safetensors"):
+        exported = modes.predictor_of_model(modes.load_model_file(path))
+        assert exported.class_names == experiment.collection.label_names
+        for ours, theirs in zip(modes.predict(exported, posts), expected, strict=True):
+            np.testing.assert_allclose(ours.probabilities, theirs.probabilities, 1e-4)
+            assert (ours.classes, ours.note) == (theirs.classes, theirs.note)
