@@ -12,6 +12,8 @@ WORKDIR/report/ already. --figures names what to make, all by default:
                ablations side by side.
   attention    what the same three look at, drawn over photographs, for both blocks.
   statistics   the data set in one table; needs no cells.
+  vectors      task classification, where it is the only figure: the fused vectors of
+               the test posts by PCA and t-SNE, coloured by class, method beside method.
 """
 
 import csv
@@ -40,12 +42,13 @@ from modal_aware_jax.report.statistics import dataset_statistics, statistics_mar
 from modal_aware_jax.training.metrics import read_metrics
 
 FIGURES = ("convergence", "latency", "codes", "attention", "statistics")
+OF_CLASSES = ("vectors",)
 ABLATION = ("modal_aware", "no_kernel", "no_attention")
 BATCH_SIZES = (1, 100)
 
 flags.adopt_module_key_flags(cli)  # --help shows them
 flags.adopt_module_key_flags(cell_flags)
-flags.DEFINE_list("figures", list(FIGURES), "What to make; see above.")
+flags.DEFINE_list("figures", [], "What to make; see above.")
 flags.DEFINE_integer("seed", None, "Training seed of codes, attention and latency.")
 flags.DEFINE_integer("points", 900, "codes: so many pairs of the database at most.")
 flags.DEFINE_integer("photographs", 4, "attention: so many test queries.")
@@ -151,6 +154,31 @@ def draw_codes(workdir, directory, cells, pairs, *, points) -> None:
         )
 
 
+def draw_vectors(settings, workdir, directory, cells, *, points) -> None:
+    """vectors_pca.png and vectors_tsne.png from the cells' vectors of test posts."""
+    methods, found = build.task_of(settings).methods, {}
+    for cell in _one_seed(cells):
+        with np.load(workdir / cell.folder / "predictions.npz") as kept:
+            found[methods[cell.method].title] = kept["vectors"]
+            labels, names = kept["labels"], kept["class_names"].tolist()
+    if labels.ndim == 1:
+        rows, label = np.arange(len(labels)), labels
+    else:
+        rows, label, _ = code_space.one_label_each(labels)
+    chosen = np.linspace(0, len(rows) - 1, min(points, len(rows))).astype(int)
+    rows, label = rows[chosen], label[chosen]
+    for name, project in code_space.PROJECTIONS.items():
+        spaces = {method: project(vectors[rows]) for method, vectors in found.items()}
+        what = {"pca": "two principal components", "tsne": "t-SNE"}[name]
+        code_space.draw_code_space(
+            spaces,
+            label,
+            names,
+            directory / f"vectors_{name}.png",
+            title=f"Fused vectors of {len(rows)} test posts, {what}",
+        )
+
+
 def draw_all_attention(settings, workdir, directory, cells, pairs, *, count) -> None:
     """attention_1.png and attention_2.png: both blocks of the three networks."""
     blocks = {}
@@ -216,18 +244,22 @@ def _one_seed(cells, methods=None) -> list[Cell]:
 def run(args) -> None:
     """Makes the figures that are asked for."""
     settings = cli.needed_config(args)
-    for name in args.figures:
-        build.choose("figure", dict.fromkeys(FIGURES), name)
+    by_bits = build.task_of(settings).comparison.by_bits
+    known = FIGURES if by_bits else OF_CLASSES
+    wanted = args.figures or list(known)
+    for name in wanted:
+        build.choose("figure", dict.fromkeys(known), name)
     workdir = pathlib.Path(args.workdir or "runs/compare").expanduser()
     directory = workdir / "figures"
     cells, pairs = {}, None
-    if set(args.figures) != {"statistics"}:
-        cells = chosen_cells(settings, workdir, methods=args.methods, bits=args.bits)
+    if set(wanted) != {"statistics"}:
+        options = {"methods": args.methods, "bits": args.bits, "codes": by_bits}
+        cells = chosen_cells(settings, workdir, **options)
     one = {c: f for c, f in cells.items() if args.seed in (None, c.seed)}
-    if set(args.figures) != {"convergence"}:
+    if not set(wanted) <= {"convergence", "vectors"}:
         pairs = build.collection(settings.data)
     directory.mkdir(parents=True, exist_ok=True)
-    for name in args.figures:
+    for name in wanted:
         if name == "convergence":
             draw_all_convergence(workdir, directory, cells)
         elif name == "latency":
@@ -236,6 +268,8 @@ def run(args) -> None:
             )
         elif name == "codes":
             draw_codes(workdir, directory, one, pairs, points=args.points)
+        elif name == "vectors":
+            draw_vectors(settings, workdir, directory, one, points=args.points)
         elif name == "attention":
             draw_all_attention(
                 settings, workdir, directory, one, pairs, count=args.photographs

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 from test_end_to_end import tiny_config
 
-from modal_aware_jax import build, compare, modes
+from modal_aware_jax import build, compare, figures, modes
+from modal_aware_jax.classification import mcnemar_exact
 from modal_aware_jax.data import shapes
 from modal_aware_jax.experiment.losses import Setting
 from modal_aware_jax.tasks import classification
@@ -53,13 +54,15 @@ def test_a_run_keeps_ids_probabilities_and_the_page(finished):
         np.testing.assert_allclose(kept["probabilities"].sum(axis=1), 1, rtol=1e-5)
         right = kept["probabilities"].argmax(axis=1) == kept["labels"]
         assert kept["class_names"].tolist() == list(pairs.label_names)
+        assert kept["vectors"].shape == (30, 8)  # the text's narrow vector
     assert len(right) == 30 and result["accuracy"] == pytest.approx(right.mean())
     np.testing.assert_array_equal(result["correct"], right)
     assert np.trace(result["confusion"]) == right.sum()
     for picture in ("confusion.png", "reliability.png"):
         Image.open(run / "report" / picture).verify()
     page = (run / "report" / "index.html").read_text()
-    assert "Surest right" in page and "Surest wrong" in page
+    seen = [name for name in pairs.label_names if f"Surest wrong: {name}" in page]
+    assert seen and "Surest right: " in page
     assert "| coast-night |" in (run / "report" / "metrics.md").read_text()
     history = json.loads((run / "report" / "history.json").read_text())["history"]
     assert {"validation_accuracy", "validation_macro_f1"} <= history[-1].keys()
@@ -86,6 +89,18 @@ def test_runs_are_compared_post_by_post(finished, tmp_path):
         np.mean([cells[cell].result["accuracy"] for cell in cells])
     )
     assert "text alone" in (tmp_path / "index.html").read_text()
+    # The majority of the two seeds, against one that is never right.
+    both = np.mean([one.result["correct"] for one in cells.values()], axis=0) > 0.5
+    told = (tmp_path / "comparison.md").read_text()
+    p = mcnemar_exact(both, np.zeros(30)).p_value
+    assert f"| GMU | {both.sum()} | 0 | {p:.4f} |" in told
+
+
+def test_fused_vectors_are_drawn_method_beside_method(finished, tmp_path):
+    config, workdir, cells = finished
+    figures.draw_vectors(config, workdir, tmp_path, cells, points=25)
+    for name in ("vectors_pca.png", "vectors_tsne.png"):
+        Image.open(tmp_path / name).verify()
 
 
 def test_scores_by_hand():

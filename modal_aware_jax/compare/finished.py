@@ -15,6 +15,7 @@ def chosen_cells(
     methods: Sequence[str] = (),
     bits: int | None = None,
     seeds: Iterable[int] = (),
+    codes: bool = True,
 ) -> dict[Cell, Finished]:
     """The finished cells of a config in a workdir, by method, code length and seed.
 
@@ -24,9 +25,10 @@ def chosen_cells(
       methods: in this order; empty: all that are there, in the order of the task.
       bits: None: the length that most cells have, the longest of several.
       seeds: empty: all.
+      codes: whether cells without codes are refused.
     """
     task = build.task_of(config)
-    if not task.comparison.by_bits:
+    if codes and not task.comparison.by_bits:
         raise ValueError(
             f"Robustness and figures read the codes of finished cells; the task "
             f"{task.name} has none. `python -m modal_aware_jax.compare` reports on it."

@@ -51,15 +51,13 @@ def write_comparison(
     (directory / "comparison.json").write_text(written + "\n")
     table = long_markdown(rows, task.methods[methods[0]].title, comparison)
     notes = _notes(rows, comparison, left_out)
-    text = "\n".join([*grids(rows, comparison), table, *notes])
-    (directory / "comparison.md").write_text(text)
     title = comparison.headline.title
     caption = f"{title} on {config.data.source}. " + " ".join(notes)
     (directory / "comparison.tex").write_text(
         latex(rows, comparison, caption=caption.strip(), label="tab:comparison")
     )
     _write_ablation(directory, finished, task, config.data)
-    results, curves = {}, []
+    results, curves, more = {}, [], []
     for bits in sorted({cell.bits for cell in finished}):
         own = {
             task.methods[method].title: [one.result for one in cells.values()]
@@ -67,8 +65,11 @@ def write_comparison(
             if (cells := of_method(finished, method, bits))
         }
         curves += comparison.draw(directory, own, bits)
+        more += [comparison.more(own)] if comparison.more else []
         at = f", {bits} bits" if comparison.by_bits else ""
         results |= {f"{name}{at}": comparison.mean(r) for name, r in own.items()}
+    text = "\n".join([*grids(rows, comparison), table, *filter(None, more), *notes])
+    (directory / "comparison.md").write_text(text)
     title = f"Comparison on {config.data.source}"
     comparison.write(directory, results, curves=curves, title=title)
     return table

@@ -194,7 +194,7 @@ def text_encoder(
         raise ValueError(
             f"config.data.cleaning={cleaning} is of texts that a sentence model reads; "
             f"the words of config.data.text={kind} are the source's. Take "
-            "--config.data.text=sentence or word_pieces, or --config.data.cleaning=''."
+            "--config.data.text=sentence or word_pieces, or no cleaning."
         )
     if kind in ("word_pieces", "word_pieces_by_line"):
         if read_pieces is None:

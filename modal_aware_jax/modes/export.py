@@ -58,7 +58,8 @@ def export_run(
     def relaxed(images, text, *masks):
         batch = {"image": images, "text": text}
         batch |= dict(zip(PRESENCE, masks, strict=False))
-        return experiment.output(nnx.merge(graphdef, state), batch)
+        outputs = experiment.output(nnx.merge(graphdef, state), batch)
+        return outputs[:, : experiment.num_bits or pairs.num_labels]
 
     output = output or workdir / f"export{experiment.suffix}"
     output.mkdir(parents=True, exist_ok=True)

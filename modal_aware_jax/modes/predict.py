@@ -72,7 +72,8 @@ def predictor_of_run(
 
     @jax.jit
     def logits(state, batch):
-        return experiment.output(nnx.merge(graphdef, state), batch)
+        outputs = experiment.output(nnx.merge(graphdef, state), batch)
+        return outputs[:, : experiment.collection.num_labels]
 
     return Predictor(
         lambda batch: logits(state, batch),

@@ -1,5 +1,6 @@
 """Classification: one class, or several labels, from a post's picture and words."""
 
+import jax.numpy as jnp
 import numpy as np
 
 from modal_aware_jax.classification import (
@@ -7,6 +8,7 @@ from modal_aware_jax.classification import (
     likeliest_class,
     likely_labels,
     macro_f1,
+    mcnemar_exact,
 )
 from modal_aware_jax.classification.evaluate import probabilities_of, scores
 from modal_aware_jax.data.labels import need_labels
@@ -28,10 +30,12 @@ from modal_aware_jax.report.predictions import (
     write_predictions,
 )
 from modal_aware_jax.report.shown import shown
-from modal_aware_jax.tasks.joint_vector import head_loss, head_output
+from modal_aware_jax.tasks.joint_vector import head_loss
 from modal_aware_jax.tasks.task import Comparison, Lead, Mean, Outcome, Task
 
 NUM_EXAMPLES = 10  # of the surest right and of the surest wrong
+NUM_OF_CLASS = 4  # of each class
+MANY_CLASSES = 12  # more are not shown one by one
 COUNTS = ("confusion", "bin_count")
 SUMS = ("bin_confidence", "bin_accuracy")  # means over the bin's predictions
 NUMBERS = ("accuracy", "macro_f1", "label_accuracy", "calibration_error")
@@ -94,12 +98,27 @@ def training_loss(config, pairs, parts, network, joint):
     return head_loss(LOSSES, *setting, added=added_term(config, network))
 
 
+def output(joint):
+    """`output(model, batch)`: logits [B, L], and beside them the vectors they are of.
+
+    The vector is the fused one before the dense layers, or the joint vector [B, D].
+    """
+
+    def logits_and_vectors(model, batch):
+        made = joint(model, batch, batch["text"], train=False)
+        vectors = made["fused"] if isinstance(made, dict) else made
+        return jnp.concatenate([model.head(made), vectors], axis=1)
+
+    return logits_and_vectors
+
+
 def _has_one_class(experiment) -> bool:
     return experiment.config["loss"]["name"] == "softmax"
 
 
-def _predictions(experiment, positions, logits):
+def _predictions(experiment, positions, outputs):
     """Probabilities [N, L], truth and prediction, [N] classes or [N, L] labels."""
+    logits = outputs[:, : experiment.collection.num_labels]
     one_class = _has_one_class(experiment)
     probabilities = probabilities_of(logits, one_class)
     labels = experiment.collection.labels[positions]
@@ -132,27 +151,39 @@ def evaluate(experiment, outputs: dict) -> Outcome:
         "labels": truth,
         "predicted": predicted,
         "class_names": np.array(pairs.label_names),
+        "vectors": outputs["posts"][:, pairs.num_labels :],
     }
     examples = _examples(pairs, positions, probabilities, predicted, result["correct"])
     return Outcome(result, arrays, examples)
 
 
 def _examples(pairs, positions, probabilities, predicted, correct):
-    """The surest right and the surest wrong predictions, with picture and words."""
+    """The surest right and the surest wrong predictions, with picture and words.
+
+    Of each class where a post has one and they are few.
+    """
+    labels = pairs.labels[positions]
+    by_class = predicted.ndim == 1 and pairs.num_labels <= MANY_CLASSES
     sure = probabilities.max(axis=1)
     if predicted.ndim == 2:  # as sure as of the label that it is least sure of
         sure = np.maximum(probabilities, 1 - probabilities).min(axis=1)
+    groups = [("", np.ones(len(labels), bool), NUM_EXAMPLES)]
+    if by_class:
+        names = enumerate(pairs.label_names)
+        groups = [(f": {n}", labels[:, i] > 0, NUM_OF_CLASS) for i, n in names]
     found = []
-    for name, some in (("right", correct > 0), ("wrong", correct == 0)):
-        rows = np.flatnonzero(some)
-        rows = rows[np.argsort(-sure[rows], kind="stable")][:NUM_EXAMPLES]
-        items = []
-        for row in rows:
-            said = np.atleast_1d(predicted[row])
-            said = said if predicted.ndim == 1 else np.flatnonzero(said)
-            names = [pairs.label_names[i] for i in said]
-            items.append((*shown(pairs, positions[row]), names, float(sure[row])))
-        found.append((f"Surest {name}", items))
+    for ending, own, count in groups:
+        for name, some in (("right", correct > 0), ("wrong", correct == 0)):
+            rows = np.flatnonzero(some & own)
+            rows = rows[np.argsort(-sure[rows], kind="stable")][:count]
+            items = []
+            for row in rows:
+                said = np.atleast_1d(predicted[row])
+                said = said if predicted.ndim == 1 else np.flatnonzero(said)
+                said = [pairs.label_names[i] for i in said]
+                items.append((*shown(pairs, positions[row]), said, float(sure[row])))
+            if items:
+                found.append((f"Surest {name}{ending}", items))
     return found
 
 
@@ -199,6 +230,35 @@ def write(directory, results: dict, *, curves, title: str) -> None:
     write_predictions(directory, results, title=title, curves=curves)
 
 
+def mcnemar_table(results: dict) -> str:
+    """McNemar's exact test of the first method beside every other, as Markdown.
+
+    A method is right about a post where most of its seeds are.
+
+    Args:
+      results: of several seeds by the method's title, of the same posts.
+    """
+    right = {
+        name: np.mean([result["correct"] for result in some], axis=0) > 0.5
+        for name, some in results.items()
+    }
+    (first, ours), *others = right.items()
+    if not others:
+        return ""
+    lines = [
+        f"McNemar's test: posts about which {first} alone is right, the other alone, "
+        "and how likely such a difference is by chance (most seeds decide whether a "
+        "method is right).\n",
+        f"| other method | {first} alone | it alone | p |",
+        "|---|---|---|---|",
+    ]
+    for name, theirs in others:
+        found = mcnemar_exact(ours, theirs)
+        counts = f"{found.only_ours} | {found.only_theirs}"
+        lines.append(f"| {name} | {counts} | {found.p_value:.4f} |")
+    return "\n".join(lines) + "\n"
+
+
 COMPARISON = Comparison(
     columns=(
         Mean(
@@ -221,6 +281,7 @@ COMPARISON = Comparison(
     mean=mean,
     draw=draw,
     write=write,
+    more=mcnemar_table,
 )
 
 CLASSIFICATION = Task(
@@ -232,7 +293,7 @@ CLASSIFICATION = Task(
     num_outputs=lambda config, pairs: pairs.num_labels,
     network=network,
     loss=training_loss,
-    output=head_output,
+    output=output,
     validation=lambda experiment: {"posts": experiment.split.validation},
     validate=validate,
     score="accuracy",

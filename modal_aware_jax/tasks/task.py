@@ -62,6 +62,8 @@ class Comparison:
         path) of each figure of the means.
       write: `write(directory, results, *, curves, title)` writes the page and what else
         stands beside the table.
+      more: `more({name: results of several seeds})` -> Markdown below the table, of one
+        code length; None for nothing.
       by_bits: whether runs differ in the length of their codes.
       published: `published(data, method, bits)` -> a number of the literature for
         `config.data`, or None.
@@ -74,6 +76,7 @@ class Comparison:
     mean: Callable[[list[dict]], dict]
     draw: Callable[..., list]
     write: Callable[..., None]
+    more: Callable[[dict], str] | None = None
     by_bits: bool = False
     published: Callable[..., float | None] | None = None
     published_note: str = ""
