@@ -5,8 +5,8 @@
         --workdir=runs/nested --methods=modal_aware,concat --bits=128 --seeds=0
     python benchmarks/nested.py --data=FOLDER --nested=runs/nested --own=runs/table
 
-The first b bits of the one model's codes are its codes of b bits. Beside them stand the
-cells of the same method and seed that a comparison in --own trained at that length
+The first b bits of the codes that the cells kept are codes of b bits. Beside them stand
+the cells of the same method and seed that a comparison in --own trained at that length
 alone, where there are any. Writes `results/nested.md` and `nested.json`.
 """
 
@@ -15,16 +15,19 @@ import json
 import pathlib
 import runpy
 
+import numpy as np
+
 from modal_aware_jax import build
 from modal_aware_jax.compare import provenance
 from modal_aware_jax.compare.cells import find_cells
-from modal_aware_jax.compare.finished import chosen_cells, open_cell
+from modal_aware_jax.compare.finished import chosen_cells
+from modal_aware_jax.hashing.codes import pack, unpack
 from modal_aware_jax.hashing.nested import check_lengths
-from modal_aware_jax.modes.encoder import Encoder, lower_maps, variables_of
 from modal_aware_jax.report.paired_bootstrap import paired_bootstrap
+from modal_aware_jax.retrieval.metrics import average_precision
 
 HERE = pathlib.Path(__file__).parent
-PARTS = {"protocol": (), "unseen": ("unseen",)}
+PARTS = ("protocol", "unseen")
 
 
 def main():
@@ -44,45 +47,42 @@ def main():
     cells = chosen_cells(
         config, args.nested, methods=args.methods.split(","), bits=args.bits
     )
-    pairs = build.collection(config.data)
     rows = []
     for cell in cells:
-        whole = open_cell(config, cell, args.nested, pairs)
-        encoder = Encoder(whole, lower_maps(whole))
-        variables = variables_of(whole.model)
-        outputs = {
-            name: encoder.outputs(variables, positions)
-            for name, positions in whole.task.test(whole).items()
-        }
+        with np.load(args.nested / cell.folder / "codes.npz") as kept:
+            codes = {name: kept[name] for name in kept.files}
+        query, database = (
+            np.asarray(unpack(codes[name], args.bits)) for name in ("query", "database")
+        )
+        unseen = ~codes["database_trained"]
         for bits in check_lengths(config.model.nested_bits, args.bits):
-            short = {name: relaxed[:, :bits] for name, relaxed in outputs.items()}
-            run = build.shortened(whole, bits)
-            found = whole.task.evaluate(run, short).result
+            scores = {
+                part: average_precision(
+                    np.asarray(pack(query[:, :bits])),
+                    np.asarray(pack(database[chosen, :bits])),
+                    codes["query_labels"],
+                    codes["database_labels"][chosen],
+                    num_bits=bits,
+                )
+                for part, chosen in (("protocol", slice(None)), ("unseen", unseen))
+            }
             alone = own.get(cell._replace(bits=bits))
-            rows.append(row_of(cell, bits, found, alone and alone.result))
+            rows.append(row_of(cell, bits, scores, alone and alone.result))
             print(rows[-1], flush=True)
     write(rows, args, config)
 
 
-def row_of(cell, bits, nested, own):
+def row_of(cell, bits, scores, own):
     """Scores at one length: the prefix's, the own model's, and their difference."""
     row = {"method": cell.method, "seed": cell.seed, "bits": bits}
-    for part, path in PARTS.items():
-        ours, theirs = (within(result, path) for result in (nested, own))
-        row[part] = float(ours["map_expected"])
-        if theirs is not None:
+    for part, ours in scores.items():
+        row[part] = float(ours.mean())
+        if own is not None:
+            theirs = own[part] if part == "unseen" else own
             row[f"{part}_own"] = float(theirs["map_expected"])
-            difference = paired_bootstrap(
-                ours["average_precision"], theirs["average_precision"]
-            )
+            difference = paired_bootstrap(ours, theirs["average_precision"])
             row[f"{part}_difference"] = [float(value) for value in difference]
     return row
-
-
-def within(result, path):
-    for name in path:
-        result = result and result[name]
-    return result
 
 
 def write(rows, args, config):

@@ -155,6 +155,29 @@ def test_shares_that_are_none_are_refused():
             build.experiment(config(**changes))
 
 
+class Net:
+    """A network whose head is not there."""
+
+    has_stand_ins = True
+
+    def head(self, x):
+        return x
+
+
+def loss_of(given, joint):
+    pairs = Collection(
+        "one", ["a"], [b""], np.ones((1, 3)), [""], np.ones((1, 2)), "abc", "xy"
+    )
+    none = Loss(lambda setting: lambda u, batch, memory: u.sum(), {})
+    with given.unlocked():
+        given.loss.name = "none"
+    parts = types.SimpleNamespace(train=np.arange(100))
+    return head_loss({**LOSSES, "none": none}, given, pairs, parts, Net(), joint)
+
+
+BATCH = {"text": jnp.ones((1000, 3)), "labels": jnp.ones((1000, 2))}
+
+
 def test_training_takes_modalities_away_and_evaluation_does_not():
     seen = []
 
@@ -162,28 +185,28 @@ def test_training_takes_modalities_away_and_evaluation_does_not():
         seen.append({name: batch.get(name) for name in pipeline.PRESENCE})
         return jnp.ones((len(text), 4))
 
-    class Net:
-        has_stand_ins = True
-
-        def head(self, x):
-            return x
-
     given = config(**{"model.image_missing": 0.3, "model.text_missing": 0.6})
-    pairs = Collection(
-        "two", ["a"], [b""], np.ones((1, 3)), [""], np.ones((1, 2)), "abc", "xy"
-    )
-    parts = types.SimpleNamespace(train=np.arange(100))
-    none = Loss(lambda setting: lambda u, batch, memory: u.sum(), {})
-    losses = {**LOSSES, "none": none}
-    with given.unlocked():
-        given.loss.name = "none"
-    loss = head_loss(losses, given, pairs, parts, Net(), joint)
-    batch = {"text": jnp.ones((1000, 3)), "labels": jnp.ones((1000, 2))}
-    loss(Net(), batch, jax.random.key(0))
-    head_output(joint)(Net(), batch)
+    loss_of(given, joint)(Net(), BATCH, jax.random.key(0))
+    head_output(joint)(Net(), BATCH)
     shares = [float(np.mean(seen[0][name])) for name in pipeline.PRESENCE]
     np.testing.assert_allclose(shares, [0.7, 0.4], atol=0.05)
     assert seen[1] == {"has_image": None, "has_text": None}
+
+
+def test_what_else_a_step_draws_is_bit_for_bit_what_it_was():
+    def joint(model, batch, text, *, train, window, rngs):
+        noise = jax.random.normal(rngs.dropout(), text.shape)
+        return noise * text * jax.random.normal(window, ())
+
+    old = config(**{"training.word_dropout": 0.5})
+    words, window, dropout = jax.random.split(jax.random.key(3), 3)
+    kept = BATCH["text"] * jax.random.bernoulli(words, 0.5, (1000, 3))
+    noise = jax.random.normal(nnx.Rngs(dropout=dropout).dropout(), (1000, 3))
+    expected = (noise * kept * jax.random.normal(window, ())).sum()
+    for shares in ({}, {"model.image_missing": 0.3, "model.text_missing": 0.3}):
+        old.update_from_flattened_dict(shares)
+        found = loss_of(old, joint)(Net(), BATCH, jax.random.key(3))
+        assert float(found) == float(expected)
 
 
 @pytest.fixture(scope="module")
