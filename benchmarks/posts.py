@@ -23,6 +23,7 @@ import functools
 import json
 import pathlib
 import runpy
+import sys
 import time
 from typing import NamedTuple
 
@@ -41,6 +42,9 @@ from modal_aware_jax.modes.encoder import lower_maps
 from modal_aware_jax.tasks.classification import LOSSES, probabilities_of
 from modal_aware_jax.training.optimizer import cosine
 from modal_aware_jax.training.update import split_model, starts_with
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+from posts_report import write  # noqa: E402
 
 HERE = pathlib.Path(__file__).parent
 METHODS = (
@@ -268,9 +272,9 @@ def main():
     if not args.report:
         measure(config, data, args.workdir, args.methods.split(","))
         return
-    from posts_report import write
-
-    write(args.workdir, data, args.methods.split(","))
+    classes, test = data["labels"].argmax(axis=1), data["test"]
+    folds = folds_of(classes, np.setdiff1d(np.arange(len(classes)), test))
+    write(args.workdir, data, args.methods.split(","), TRIALS, folds)
 
 
 if __name__ == "__main__":

@@ -199,6 +199,19 @@ def network(config, pairs, text, *, method: Classifier, num_outputs: int) -> nnx
     return compute_in(made, config.model.get("dtype", "float32"))
 
 
+# Of the section `model`, where a config that was made for vectors lacks them.
+OF_TOKENS = {
+    "features": 128,
+    "num_heads": 8,
+    "image_side": 0,
+    "token_dropout": 0.5,
+    "head_dropout": 0.5,
+    "block_dropout": 0.1,
+    "modality_dropout": 0.0,
+    "head_layers": 2,
+}
+
+
 def token_network(options, trunk, text_features, num_outputs, row: Tokens, rngs):
     """The network of a row on a backbone's positions and on the text's tokens.
 
@@ -210,30 +223,31 @@ def token_network(options, trunk, text_features, num_outputs, row: Tokens, rngs)
       row: of the method.
       rngs: source of the initial weights.
     """
+    given = OF_TOKENS | {name: options[name] for name in OF_TOKENS if name in options}
     interaction = row.interaction
     if interaction is not NoInteraction:
-        rate = options.get("block_dropout", 0.0)
+        rate = given["block_dropout"]
         interaction = functools.partial(interaction, dropout_rate=rate)
     classifier = TokenClassifier(
         text_features,
         trunk.upper_features,
         num_outputs,
-        features=options.features,
-        num_heads=options.num_heads,
+        features=given["features"],
+        num_heads=given["num_heads"],
         interaction=interaction,
         fusion=row.fusion,
         head=functools.partial(
             DenseLayers,
-            features=options.features,
-            num_layers=options.head_layers,
-            dropout_rate=options.head_dropout,
+            features=given["features"],
+            num_layers=given["head_layers"],
+            dropout_rate=given["head_dropout"],
         ),
         unimodal=row.added is not None,
-        dropout_rate=options.token_dropout,
-        modality_dropout=options.modality_dropout,
+        dropout_rate=given["token_dropout"],
+        modality_dropout=given["modality_dropout"],
         rngs=rngs,
     )
-    return row.network(trunk, classifier, side=options.image_side)
+    return row.network(trunk, classifier, side=given["image_side"])
 
 
 def added_term(config, trained: nnx.Module) -> Callable | None:
