@@ -12,6 +12,9 @@ from modal_aware_jax.experiment.assembly import shortened as shortened
 from modal_aware_jax.experiment.backbones import BACKBONES as BACKBONES
 from modal_aware_jax.experiment.backbones import backbone as backbone
 from modal_aware_jax.experiment.backbones import find_weights as find_weights
+from modal_aware_jax.experiment.captioned import (
+    captioned_settings as captioned_settings,
+)
 from modal_aware_jax.experiment.inputs import crop_maps as crop_maps
 from modal_aware_jax.experiment.inputs import drop_words as drop_words
 from modal_aware_jax.experiment.inputs import normalizer as normalizer

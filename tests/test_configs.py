@@ -15,7 +15,7 @@ from modal_aware_jax.overrides import ArgumentError
 CONFIGS = sorted((pathlib.Path(__file__).parent.parent / "configs").glob("*.py"))
 
 
-OTHER_TASKS = ("posts", "flickr8k", "captioned_shapes")
+OTHER_TASKS = ("posts", "flickr8k", "flickr30k", "coco", "captioned_shapes")
 OF_CODES = [path for path in CONFIGS if path.stem not in OTHER_TASKS]
 
 
@@ -65,6 +65,19 @@ def test_the_variants_of_the_large_collections(name):
         assert cached == (variant == "quick")
     with pytest.raises(ArgumentError, match="did you mean 'quick'"):
         get_config("variant=quik")
+
+
+@pytest.mark.parametrize("name", ["flickr8k", "flickr30k", "coco"])
+def test_captioned_collections_differ_in_their_data_alone(name):
+    path = next(path for path in CONFIGS if path.stem == name)
+    get_config = runpy.run_path(str(path))["get_config"]
+    for method, row in build.TASKS["matching"].methods.items():
+        config = get_config(f"method={method},seed=3")
+        assert config.model.method == method and config.loss.name == row.loss
+        assert config.data.source in build.SOURCES and config.seed == 3
+    base = runpy.run_path(str(path.with_stem("flickr8k")))["get_config"]()
+    for section in ("backbone", "model", "loss", "optimizer", "training"):
+        assert get_config()[section] == base[section]
 
 
 def test_a_mistake_on_the_command_line_is_one_line():

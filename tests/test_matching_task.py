@@ -20,6 +20,7 @@ from modal_aware_jax.experiment import assembly
 from modal_aware_jax.experiment.backbones import BACKBONES, BackboneKind
 from modal_aware_jax.experiment.matchers import LOSSES, MATCHERS
 from modal_aware_jax.models.captioned import CaptionedTowers
+from modal_aware_jax.models.cca import fit_cca
 from modal_aware_jax.models.two_tower import TwoTower
 from modal_aware_jax.retrieval.evaluate_matching import evaluate_matching
 from modal_aware_jax.tasks import matching
@@ -107,7 +108,7 @@ def finished(folder, tmp_path_factory):
         kind = BackboneKind(Halves, None, [0.0] * 3, [1 / 255] * 3, lambda path: 0)
         patch.setitem(BACKBONES, "halves", kind)
         config = tiny(folder, workdir / "prepared")
-        cells = [("towers", 0, 0), ("vse", 0, 0)]
+        cells = [("towers", 0, 0), ("vse", 0, 0), ("cca", 0, 0)]
         yield config, workdir, compare.run_cells(config, cells, workdir)
 
 
@@ -318,3 +319,34 @@ def test_sentence_sets_pad_with_zeros_and_are_kept(tmp_path):
     encoder.model = type("Kept", (), {"digest": "letters"})()  # cannot be called
     np.testing.assert_array_equal(encoder.vectors(pairs), vectors)
     assert SentenceSets(Letters()).encode([["a", "b"]]).shape == (1, 26)
+
+
+def test_linear_towers_are_solved_in_place_of_training(finished):
+    config, workdir, cells = finished
+    run, result = workdir / "cca-0-0", cells[compare.Cell("cca", 0, 0)].result
+    experiment = build.experiment(
+        compare.cells.cell_config(config, compare.Cell("cca", 0, 0))
+    )
+    again = modes.evaluate_run(experiment, run)  # from the checkpoint of step 0
+    assert again["rsum"] == pytest.approx(result["rsum"]) and result["rsum"] > 250
+    # Pictures of two colours and counts of letters: the directions are those of CCA
+    # of the training images with each of their sentences.
+    pairs, train = experiment.collection, experiment.split.train
+    with np.load(run / "embeddings.npz") as kept:
+        images, texts = kept["images"], kept["texts"]
+    means = np.array(modes.encoder.lower_maps(experiment))[:, 0, 0, 0]
+    rows = pairs.text.reshape(len(pairs), -1, 26)
+    there = rows[train].any(axis=2)
+    found = fit_cca(
+        np.repeat(means[train], there.sum(axis=1), axis=0),
+        rows[train][there],
+        6,
+        regularization=0.1,
+    )
+    query = experiment.split.query
+    expected = found.embed_image(means[query], power=4)
+    np.testing.assert_allclose(images[:, :6], expected, atol=1e-3)
+    assert not images[:, 6:].any() and not texts[:, 6:].any()
+    own = build.experiment(compare.cells.cell_config(config, compare.Cell("cca", 0, 0)))
+    with pytest.raises(ValueError, match="cca is solved from the cached means"):
+        own.solve(own.model, np.zeros((64, 2, 5, 5, 3)))

@@ -44,6 +44,8 @@ class Experiment:
       loss: `loss(model, batch, key)` -> scalar.
       output: `output(model, batch)` -> what the task reads of the pairs, such as
         relaxed bits [B, K], in evaluation mode.
+      solve: `solve(model, maps)` fills the model in place of training; None where it is
+        trained.
       make_optimizer: number of steps an epoch -> optax transformation.
       wide_features: width of the wide text vector, the first of `text_widths`.
       augment: whether images are cropped and mirrored at random in training.
@@ -63,6 +65,7 @@ class Experiment:
     is_lower: Callable
     loss: Callable
     output: Callable
+    solve: Callable | None
     make_optimizer: Callable
     normalize: Callable
     num_bits: int
@@ -160,6 +163,7 @@ def experiment(config, pairs: Collection | None = None) -> Experiment:
         and not training.map_crop
         and _reads_fixed_means(network, lambda path: kind.block_of(path) >= frozen)
     )
+    solve = task.solve and task.solve(config, pairs, parts, method)
     joint = _joint_of(cached, means, normalize, training.map_crop)
 
     def is_lower(path):
@@ -181,6 +185,7 @@ def experiment(config, pairs: Collection | None = None) -> Experiment:
         is_lower=is_lower,
         loss=task.loss(config, pairs, parts, network, joint),
         output=task.output(joint),
+        solve=solve,
         make_optimizer=functools.partial(
             make_optimizer, config.optimizer, training.num_epochs
         ),
@@ -188,7 +193,7 @@ def experiment(config, pairs: Collection | None = None) -> Experiment:
         num_bits=config.model.get("num_bits", 0),
         image_size=data.image_size,
         wide_features=config.model.get("text_widths", (0,))[0],
-        num_epochs=training.num_epochs,
+        num_epochs=0 if solve else training.num_epochs,
         batch_size=training.batch_size,
         tensor_parallel=training.get("tensor_parallel", 1),
         cached_maps=cached,

@@ -14,6 +14,7 @@ from modal_aware_jax.losses.info_nce import info_nce
 from modal_aware_jax.losses.sigmoid_pairs import sigmoid_pairs
 from modal_aware_jax.losses.vse import max_hinge, sum_hinge
 from modal_aware_jax.models.captioned import CaptionedTowers
+from modal_aware_jax.models.linear_towers import LinearTowers
 from modal_aware_jax.models.reading_tower import ReadingTower
 from modal_aware_jax.models.two_tower import TwoTower
 
@@ -60,16 +61,24 @@ class Matcher(NamedTuple):
       towers: constructor `(image_features, text_features, features, *, ...)` of a
         `TwoTower`.
       loss: a name of `LOSSES`; a config's `loss.name` may be another one.
+      solve: `solve(towers, images [N, Di], texts [N, Dt], **config.model.cca)` fills
+        them in closed form; None where they are trained.
     """
 
     title: str
     towers: Callable
     loss: str
+    solve: Callable | None = None
 
 
 def _without_dropout(*widths, hidden_features, dtype, rngs, **rates):
     del rates
     return TwoTower(*widths, hidden_features=hidden_features, dtype=dtype, rngs=rngs)
+
+
+def _linear(*widths, rngs, **options):
+    del options  # nothing is trained
+    return LinearTowers(*widths, rngs=rngs)
 
 
 MATCHERS = {
@@ -82,6 +91,7 @@ MATCHERS = {
     "vse": Matcher("VSE++ (max-hinge)", TwoTower, "max_hinge"),
     "vse_sum": Matcher("sum-hinge", TwoTower, "sum_hinge"),
     "towers_no_dropout": Matcher("towers w/o dropout", _without_dropout, "info_nce"),
+    "cca": Matcher("CCA, regularised", _linear, "info_nce", LinearTowers.solve),
 }
 
 

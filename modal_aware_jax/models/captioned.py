@@ -6,6 +6,24 @@ from flax import nnx
 from modal_aware_jax.models.two_tower import TwoTower
 
 
+def sentence_rows(text: jax.Array, features: int) -> jax.Array:
+    """Vectors of S sentences an image, side by side, [B, S·T] to [B, S, T].
+
+    Args:
+      text: zeros stand for a sentence that is not there.
+      features: T.
+
+    Raises:
+      ValueError: the width is no multiple of T.
+    """
+    if text.ndim != 2 or text.shape[1] % features:
+        raise ValueError(
+            f"CaptionedTowers expects text [B, S x {features}], the vectors of S "
+            f"sentences an image side by side, got {text.shape}."
+        )
+    return text.reshape(len(text), -1, features)
+
+
 class CaptionedTowers(nnx.Module):
     """A backbone's means to a `TwoTower`, with any number of sentences an image.
 
@@ -47,15 +65,11 @@ class CaptionedTowers(nnx.Module):
           Images [B, F] and sentences [B, S, F], of any length; no embedding of one side
           has seen the other side.
         """
-        width = self.towers.text.in_features
-        if text.ndim != 2 or text.shape[1] % width:
-            raise ValueError(
-                f"CaptionedTowers expects text [B, S x {width}], the vectors of S "
-                f"sentences an image side by side, got {text.shape}."
-            )
+        rows = sentence_rows(text, self.towers.text_features)
         image = self.towers.embed_image(means[:, 0, 0], train=train, rngs=rngs)
-        rows = self.towers.embed_text(text.reshape(-1, width), train=train, rngs=rngs)
-        return image, rows.reshape(len(text), -1, rows.shape[-1])  # [B, S, F]
+        flat = rows.reshape(-1, rows.shape[2])
+        flat = self.towers.embed_text(flat, train=train, rngs=rngs)
+        return image, flat.reshape(*rows.shape[:2], -1)  # [B, S, F]
 
     def joint_from_maps(self, maps, text, *, train: bool, rngs=None):
         """The same from maps [B, h, w, C] of the backbone's lower half."""

@@ -136,6 +136,11 @@ class TwoTower(nnx.Module):
         self.text = tower(text_features, text_dropout_rate, text_pool)
         self.temperature = Temperature(scale, bias)
 
+    @property
+    def text_features(self) -> int:
+        """Dt."""
+        return self.text.in_features
+
     def embed_image(self, image, *, image_mask=None, train: bool = False, rngs=None):
         """Maps images, vectors [B, Di] or tokens [B, M, Di], to [B, F]."""
         return self.image(image, image_mask, train=train, rngs=rngs)

@@ -45,6 +45,8 @@ def fit_run(experiment: Experiment, workdir: pathlib.Path):
     mesh = devices.device_mesh(experiment.tensor_parallel)
     devices.check_batch_size(experiment.batch_size, mesh)
     maps = lower_maps(experiment)
+    if experiment.solve is not None:
+        experiment.solve(experiment.model, maps)
     if maps is None:
         as_it_is = {"crop_scale": (1.0, 1.0), "crop_ratio": (1.0, 1.0), "flip": False}
         batches = pipeline.train_batches(

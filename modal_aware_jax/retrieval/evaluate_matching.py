@@ -3,15 +3,16 @@
 import numpy as np
 
 from modal_aware_jax.retrieval.bootstrap import bootstrap_by_image
-from modal_aware_jax.retrieval.cmc import cumulative_match_curve
-from modal_aware_jax.retrieval.matching import hits_at
-from modal_aware_jax.retrieval.matching_scores import matching_scores
+from modal_aware_jax.retrieval.matching import first_tie, found_within, rank_of
+from modal_aware_jax.retrieval.matching_scores import check_sides
+from modal_aware_jax.retrieval.rerank import reranked_tie
 
 KS = (1, 5, 10)
 DIRECTIONS = ("image_to_text", "text_to_image")
+MAX_RANK = 10  # of the cumulative match
 
 
-def evaluate_matching(images, texts, text_groups) -> dict:
+def evaluate_matching(images, texts, text_groups, *, reranked=None) -> dict:
     """All scores of embeddings, both ways, with an interval.
 
     >>> texts = np.array([[1.0, 0.1], [2.0, 1.9], [0.1, 1.0], [1.1, 1.0]])
@@ -23,6 +24,8 @@ def evaluate_matching(images, texts, text_groups) -> dict:
       images: [N, F]; image i has the group i.
       texts: [M, F].
       text_groups: [M].
+      reranked: by direction, candidates [Q, k] of `rerank.first_found` and their new
+        scores [Q, k]; None for the embeddings' own order.
 
     Returns:
       dict of
@@ -32,36 +35,48 @@ def evaluate_matching(images, texts, text_groups) -> dict:
           and 1, `median_rank`, `mean_rank` and `cmc` [10], by rank 1 to 10;
         of_image: float64 [N], what each image and its sentences add to rsum; their
           mean is rsum;
-        num_images, num_texts, texts_per_image.
+        num_images, num_texts, texts_per_image;
+        embeddings_rsum, embeddings_of_image, where it was ranked again: the same of the
+          embeddings' own order.
     """
     groups = np.arange(len(images))
     one = 1 if len(texts) == len(images) else None
-    found = matching_scores(
-        images, texts, groups, text_groups, ks=KS, texts_per_image=one
-    )
-    result, hits = {}, []
+    counts = check_sides("evaluate_matching", groups, text_groups, one)
+    result, hits, before = {}, [], []
     for name, query, gallery, own, theirs in (
         (DIRECTIONS[0], images, texts, groups, text_groups),
         (DIRECTIONS[1], texts, images, text_groups, groups),
     ):
-        direction = getattr(found, name)
+        sides = query, gallery, own, theirs
+        tie = first_tie("evaluate_matching", *sides)
+        if reranked is not None:
+            before.append(100 * found_within(tie, KS, "expected").sum(axis=1))
+            tie = reranked_tie(*sides, *reranked[name])
+        each, ranks = found_within(tie, KS, "expected"), rank_of(tie, "expected")
+        matched = found_within(tie, range(1, MAX_RANK + 1), "expected")
         result[name] = {
-            "recall": np.array(direction.recall),
-            "median_rank": direction.median_rank,
-            "mean_rank": direction.mean_rank,
-            "cmc": cumulative_match_curve(query, gallery, own, theirs),
+            "recall": each.mean(axis=0),
+            "median_rank": float(np.median(ranks)),
+            "mean_rank": float(ranks.mean()),
+            "cmc": matched.mean(axis=0),
         }
-        each = hits_at(query, gallery, own, theirs, ks=KS)
         hits.append(100 * each.sum(axis=1))
     interval = bootstrap_by_image(hits, [groups, text_groups])
-    share = np.bincount(text_groups, hits[1], len(images)) * len(images) / len(texts)
+
+    def of_image(image_hits, text_hits):
+        share = np.bincount(text_groups, text_hits, len(images))
+        return image_hits + share * len(images) / len(texts)
+
+    if before:
+        own = of_image(*before)
+        result |= {"embeddings_rsum": float(own.mean()), "embeddings_of_image": own}
     return {
-        "rsum": found.rsum,
+        "rsum": 100 * sum(sum(result[name]["recall"].tolist()) for name in DIRECTIONS),
         "rsum_low": interval.low,
         "rsum_high": interval.high,
         **result,
-        "of_image": hits[0] + share,
-        "num_images": found.num_images,
-        "num_texts": found.num_texts,
-        "texts_per_image": list(found.texts_per_image),
+        "of_image": of_image(*hits),
+        "num_images": len(images),
+        "num_texts": len(texts),
+        "texts_per_image": [int(counts.min()), int(counts.max())],
     }

@@ -16,6 +16,7 @@ from modal_aware_jax.data.captions.collection import sentences_of
 from modal_aware_jax.experiment.lookup import choose
 from modal_aware_jax.experiment.losses import loss_options
 from modal_aware_jax.experiment.matchers import LOSSES, MATCHERS, network
+from modal_aware_jax.models.captioned import sentence_rows
 from modal_aware_jax.report.matches import (
     draw_matches,
     format_matches,
@@ -75,12 +76,36 @@ def draw_sentence(key: jax.Array, text: jax.Array, num_sentences: int) -> jax.Ar
     return jnp.take_along_axis(rows, drawn.argmax(axis=1)[:, None, None], axis=1)[:, 0]
 
 
+def solve(config, pairs, parts, method) -> Callable | None:
+    """`solve(network, maps)` of a method in closed form, by all training sentences."""
+    if method.solve is None:
+        return None
+    options = config.model.get("cca", {})
+
+    def fill(network, maps):
+        if maps is None or maps.shape[2:4] != (1, 1):
+            raise ValueError(
+                f"The method {config.model.method} is solved from the cached means of "
+                "a frozen backbone: set --config.training.cached_maps=True and "
+                "--config.training.cached_means=True."
+            )
+        text = np.asarray(
+            sentence_rows(pairs.text[parts.train], network.towers.text_features)
+        )
+        there = text.any(axis=2)
+        images = np.asarray(maps[parts.train, 0, 0, 0])
+        images = np.repeat(images, there.sum(axis=1), axis=0)
+        method.solve(network.towers, images, text[there], **options)
+
+    return fill
+
+
 def training_loss(config, pairs, parts, network, joint) -> Callable:
     """`loss(model, batch, key)`, of one sentence an image; see `Task.loss`."""
     del parts
     loss = choose("loss", LOSSES, config.loss.name).function
     options = loss_options(config.loss, LOSSES)
-    num_sentences = pairs.num_text_features // network.towers.text.in_features
+    num_sentences = pairs.num_text_features // network.towers.text_features
 
     def loss_of_batch(model, batch, key):
         words, window, dropout = jax.random.split(key, 3)
@@ -285,6 +310,7 @@ MATCHING = Task(
     check=check,
     num_outputs=lambda config, pairs: config.model.features,
     network=network,
+    solve=solve,
     loss=training_loss,
     output=output,
     validation=lambda experiment: {"images": experiment.split.validation},

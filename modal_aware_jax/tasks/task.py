@@ -120,6 +120,9 @@ class Task:
       network: `network(config, pairs, text, *, method, num_outputs)` -> the network;
         `text` is the encoder of texts. None: `experiment.methods.model`, with a joint
         vector and a head.
+      solve: `solve(config, pairs, parts, method)` -> `solve(network, maps)`, which
+        fills a network in closed form in place of training, from the cached maps; or
+        None where the method is trained. None: no method is solved.
       loss: `loss(config, pairs, parts, network, joint)` -> the `loss(model, batch,
         key)` of a step. `joint(model, batch, text, *, train, window, rngs)` gives the
         vectors [B, D], or what the task's networks give, of a batch, which holds
@@ -147,6 +150,7 @@ class Task:
     check: Callable[..., None]
     num_outputs: Callable[..., int]
     network: Callable[..., Any] | None = None
+    solve: Callable[..., Callable | None] | None = None
     loss: Callable[..., Callable]
     output: Callable[..., Callable]
     validation: Callable[..., dict]

@@ -54,7 +54,7 @@ def fit(
         batches: endless; `iter(batches)` has `get_state` and `set_state`.
         workdir: the run's directory, of one process at a time.
         key: one key for the whole run.
-        num_epochs: how long to train.
+        num_epochs: how long to train; with 0 the state is saved as it is.
         steps_per_epoch: after so many steps: validation and a checkpoint.
         validate: `validate(state)` gives a dict of numbers.
         best: the number of `validate` whose best checkpoint is kept.
@@ -93,5 +93,7 @@ def fit(
                     if run.step < end:  # the epoch's own comes after its validation
                         run.save()
             run.end_epoch(validate)
+        if not num_epochs:
+            run.save()
         run.finish()
     return Fitted(run.state, run.history, run.best)

@@ -1,0 +1,82 @@
+"""The footing that the configs of captioned photographs share.
+
+The networks, what is trained of them and for how long are the same for all; a config
+file adds its collection.
+"""
+
+from ml_collections import config_dict
+
+from modal_aware_jax.experiment.losses import default_options
+from modal_aware_jax.experiment.sources import reader_options
+from modal_aware_jax.tasks.matching import MATCHING
+
+
+def captioned_settings(
+    choice: dict, *, source: str, options: dict, num_validation: int
+) -> dict:
+    """All values of a config, section by section.
+
+    Args:
+      choice: `method`, ours where it is empty, and `seed`.
+      source: name of the collection in `SOURCES`.
+      options: of its reader; the config has a place for each of the others.
+      num_validation: images to validate with where the collection has no part of them:
+        held aside of those to train on.
+    """
+    method = choice["method"]
+    return {
+        "task": MATCHING.name,
+        "seed": choice["seed"],
+        "data": {
+            "source": source,
+            "dir": "",
+            "options": reader_options(source, **options),
+            "image_size": 160,
+            # By the size of the collection where it brings no parts.
+            "num_queries": config_dict.placeholder(int),
+            "num_train": config_dict.placeholder(int),
+            "num_validation": num_validation,
+            "split_seed": 0,
+            "text": "sentences",
+            "sentence_model": "",  # a folder; the installed model where empty
+        },
+        "backbone": {
+            "name": "mobilenet_v2",
+            "options": {"freeze_norm": True, "num_lower_blocks": 18},
+            "weights": "mobilenet_v2_imagenet_tf.safetensors",
+            "frozen_blocks": 19,
+        },
+        "model": {
+            "method": method,
+            "features": 1024,  # of the embeddings
+            "hidden_features": 2048,
+            "image_dropout": 0.5,
+            "text_dropout": 0.3,
+            "hidden_dropout": 0.3,
+            "cca": {"regularization": 0.1, "power": 4.0},
+            "dtype": "float32",  # or bfloat16: of the computation
+        },
+        "loss": {
+            "name": MATCHING.methods[method].loss,
+            "options": default_options(MATCHING.losses),
+        },
+        "optimizer": {
+            "learning_rate": 1e-3,
+            "backbone_learning_rate": 1e-4,
+            "weight_decay": 0.0,
+            "schedule": "cosine",
+            "decay_every_epochs": 20,
+            "warmup_steps": 30,
+        },
+        "training": {
+            "num_epochs": 50,
+            "batch_size": 200,
+            "cached_maps": True,
+            "cached_means": True,
+            "map_crop": 0,
+            "cache_dir": "",
+            "checkpoint_steps": 0,
+            "workers": 0,
+            "tensor_parallel": 1,
+        },
+    }

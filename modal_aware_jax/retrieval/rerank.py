@@ -1,0 +1,134 @@
+"""A second look at the first k of a search: pairs are scored again, and sorted anew.
+
+Embeddings find the first k, which a network that reads both sides of a pair then puts
+in another order. What is not among them stays where it was, behind them.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from modal_aware_jax.retrieval.inputs import check_whole
+from modal_aware_jax.retrieval.matching import FirstTie, first_tie
+from modal_aware_jax.retrieval.similarity import Similarity, group_codes
+
+
+def first_found(query, gallery, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k gallery rows of the largest cosine with each query.
+
+    >>> rows, cosines = first_found(np.eye(2), np.array([[1, 1.0], [0, 2], [3, 0]]), 2)
+    >>> rows.tolist(), cosines.round(3).tolist()
+    ([[2, 0], [1, 0]], [[1.0, 0.707], [1.0, 0.707]])
+
+    Args:
+      query, gallery: float [Q, D] and [N, D].
+      k: clipped to N.
+
+    Returns:
+      Rows int64 and cosines float64, [Q, k] each: descending cosine, then ascending
+      row.
+    """
+    similarity = Similarity("first_found", query, gallery)
+    k = min(check_whole("first_found", "k", k), similarity.num_gallery)
+    rows = np.zeros((similarity.num_queries, k), np.int64)
+    cosines = np.zeros((similarity.num_queries, k))
+    for block in similarity.query_blocks():
+        best = np.zeros((block.stop - block.start, 0))
+        where = best.astype(np.int64)
+        for chunk in similarity.gallery_chunks():
+            scores = similarity.scores(block, chunk)
+            columns = np.arange(chunk.start, chunk.start + scores.shape[1])
+            best = np.concatenate([best, scores], axis=1)
+            columns = np.broadcast_to(columns, scores.shape)
+            where = np.concatenate([where, columns], axis=1)
+            # Earlier rows stand first: a stable sort keeps them there.
+            order = np.argsort(-best, axis=1, kind="stable")[:, :k]
+            best = np.take_along_axis(best, order, axis=1)
+            where = np.take_along_axis(where, order, axis=1)
+        rows[block], cosines[block] = where, best
+    return rows, cosines
+
+
+def score_both_ways(images, texts, k: int, score: Callable) -> dict:
+    """The first k of both directions with new scores; each pair is scored once.
+
+    Args:
+      images, texts: float [N, D] and [M, D] embeddings.
+      k: of either direction.
+      score: `score(image rows [P], text rows [P])` -> [P].
+
+    Returns:
+      `image_to_text` and `text_to_image`: rows of what was found, their cosines, and
+      their scores, [Q, k] each.
+
+    >>> found = score_both_ways(np.eye(2), np.eye(2), 1, lambda i, t: 10 * i + t)
+    >>> found["text_to_image"][2].tolist()
+    [[0.0], [11.0]]
+    """
+    ways = first_found(images, texts, k), first_found(texts, images, k)
+    (of_images, _), (of_texts, _) = ways
+    own = np.arange(len(of_images))[:, None], np.arange(len(of_texts))[:, None]
+    pairs = [own[0] * len(texts) + of_images, of_texts * len(texts) + own[1]]
+    flat = np.concatenate([pair.reshape(-1) for pair in pairs])
+    once, back = np.unique(flat, return_inverse=True)
+    scores = np.asarray(score(*np.divmod(once, len(texts))), np.float64)[back]
+    cut = pairs[0].size
+    return {
+        "image_to_text": (*ways[0], scores[:cut].reshape(pairs[0].shape)),
+        "text_to_image": (*ways[1], scores[cut:].reshape(pairs[1].shape)),
+    }
+
+
+def reranked_tie(
+    query, gallery, query_groups, gallery_groups, candidates, scores
+) -> FirstTie:
+    """The first tie with a relevant row, the candidates put in the order of the scores.
+
+    Args:
+      query, gallery, query_groups, gallery_groups: as for `first_relevant_rank`.
+      candidates: [Q, k] rows of `first_found`.
+      scores: [Q, k]; equal ones tie.
+
+    Raises:
+      ValueError: the shapes do not fit, or a score is not finite.
+
+    >>> tie = reranked_tie(
+    ...     np.eye(2), np.eye(2), [0, 1], [0, 1], [[0, 1], [1, 0]], [[1, 2], [2, 1]])
+    >>> (tie.before + 1).tolist()
+    [2, 1]
+    """
+    name = "reranked_tie"
+    candidates, scores = np.asarray(candidates), np.asarray(scores, np.float64)
+    if (
+        candidates.ndim != 2
+        or candidates.shape != scores.shape
+        or len(candidates) != len(query)
+    ):
+        raise ValueError(
+            f"{name}: expected candidates and scores [{len(query)}, k], a row a query, "
+            f"got {candidates.shape} and {scores.shape}."
+        )
+    if not np.isfinite(scores).all():
+        raise ValueError(f"{name}: scores hold NaN or infinity.")
+    tie = first_tie(name, query, gallery, query_groups, gallery_groups)
+    own, theirs = group_codes(
+        name,
+        ("query_groups", "gallery_groups"),
+        (query_groups, gallery_groups),
+        (len(query), len(gallery)),
+    )
+    relevant = theirs[candidates] == own[:, None]
+    best = np.max(scores, axis=1, where=relevant, initial=-np.inf)[:, None]
+    beside = scores == best
+    found = relevant.any(axis=1)
+    k = candidates.shape[1]
+    # Of a tie across the border the part inside is taken by others.
+    inside = np.clip(k - tie.before, 0, None)
+    first = np.argmax(beside & relevant, axis=1)
+    upto = np.arange(k) <= first[:, None]
+    return FirstTie(
+        before=np.where(found, (scores > best).sum(axis=1), tie.before + inside),
+        size=np.where(found, beside.sum(axis=1), tie.size - inside),
+        relevant=np.where(found, (beside & relevant).sum(axis=1), tie.relevant),
+        place=np.where(found, (beside & upto).sum(axis=1), tie.place - inside),
+    )
