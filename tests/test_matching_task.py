@@ -23,7 +23,7 @@ from modal_aware_jax.models.captioned import CaptionedTowers
 from modal_aware_jax.models.cca import fit_cca
 from modal_aware_jax.models.two_tower import TwoTower
 from modal_aware_jax.retrieval.evaluate_matching import evaluate_matching
-from modal_aware_jax.tasks import matching
+from modal_aware_jax.tasks import matching, matching_comparison
 from modal_aware_jax.tasks.matching import draw_sentence
 
 CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
@@ -62,11 +62,9 @@ class Halves(nnx.Module):
         return jnp.concatenate([maps[:, :middle], maps[:, middle:]], axis=-1)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def photographs(folder):
     """Flickr8k's layout: 64 plain pictures of two colours, 2 or 3 sentences each."""
-    folder = tmp_path_factory.mktemp("flickr8k")
-    (folder / "Flicker8k_Dataset").mkdir()
+    (folder / "Flicker8k_Dataset").mkdir(parents=True)
     tokens, parts = [], {"train": [], "test": []}
     for number in range(64):
         top, bottom = COLOURS[number // 8], COLOURS[number % 8]
@@ -82,6 +80,11 @@ def folder(tmp_path_factory):
     for part, names in parts.items():
         (folder / f"Flickr_8k.{part}Images.txt").write_text("".join(names))
     return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return photographs(tmp_path_factory.mktemp("flickr8k"))
 
 
 def tiny(folder, prepared, method="towers"):
@@ -226,17 +229,17 @@ def test_a_mean_over_seeds_and_the_way_through_json():
     texts = np.array([[1.0, 0.1], [2.0, 1.9], [1.1, 1.0]])
     one = evaluate_matching(np.eye(2), texts, np.array([0, 0, 1]))
     two = evaluate_matching(np.eye(2), texts[:, ::-1], np.array([1, 1, 0]))
-    mean = matching.mean([one, two | {"rsum": one["rsum"] + 2}])
+    mean = matching_comparison.mean([one, two | {"rsum": one["rsum"] + 2}])
     assert mean["rsum"] == pytest.approx(one["rsum"] + 1) and "of_image" not in mean
     np.testing.assert_allclose(mean["image_to_text"]["recall"], [0.5, 1, 1])
     text = json.dumps(one, default=lambda x: x.tolist())
-    back = matching.read(json.loads(text))
+    back = matching_comparison.read(json.loads(text))
     np.testing.assert_array_equal(back["of_image"], one["of_image"])
     np.testing.assert_array_equal(
         back["text_to_image"]["cmc"], one["text_to_image"]["cmc"]
     )
     with pytest.raises(KeyError):
-        matching.read({"accuracy": 1.0})
+        matching_comparison.read({"accuracy": 1.0})
 
 
 def test_every_sentence_that_is_there_is_drawn_alike():

@@ -69,8 +69,8 @@ def test_the_same_order_changes_nothing():
     same = score_both_ways(images, texts, 24, lambda i, t: np.zeros(len(i)))
     reranked = {way: (rows, cosines) for way, (rows, cosines, _) in same.items()}
     again = evaluate_matching(images, texts, owners, reranked=reranked)
-    assert again["rsum"] == again["embeddings_rsum"] == plain["rsum"]
-    np.testing.assert_allclose(again["embeddings_of_image"], plain["of_image"])
+    assert again["rsum"] == again["embeddings"]["rsum"] == plain["rsum"]
+    np.testing.assert_allclose(again["embeddings"]["of_image"], plain["of_image"])
     rows = np.tile(np.arange(24), (12, 1))
     right = (owners[rows] == groups[:, None]).astype(float)
     best = evaluate_matching(

@@ -47,6 +47,9 @@ class Experiment:
       solve: `solve(model, maps)` fills the model in place of training; None where it is
         trained.
       make_optimizer: number of steps an epoch -> optax transformation.
+      pairs: how pairs of a gallery are scored, as `Task.pairs` gives it; or None.
+      cached_last: whether the network reads the last maps of a frozen backbone, from
+        the cache.
       wide_features: width of the wide text vector, the first of `text_widths`.
       augment: whether images are cropped and mirrored at random in training.
       suffix: of the files that are written of codes of another length than the whole.
@@ -66,6 +69,7 @@ class Experiment:
     loss: Callable
     output: Callable
     solve: Callable | None
+    pairs: Any
     make_optimizer: Callable
     normalize: Callable
     num_bits: int
@@ -76,6 +80,7 @@ class Experiment:
     tensor_parallel: int
     cached_maps: bool
     cached_means: bool
+    cached_last: bool
     cache_dir: pathlib.Path
     checkpoint_steps: int | None
     validation_search: str
@@ -157,19 +162,23 @@ def experiment(config, pairs: Collection | None = None) -> Experiment:
             f"--config.backbone.frozen_blocks={lower} or more, got {frozen}."
         )
 
-    means = (
+    fixed = (
         cached
         and training.get("cached_means", True)
         and not training.map_crop
-        and _reads_fixed_means(network, lambda path: kind.block_of(path) >= frozen)
+        and _is_fixed(network, lambda path: kind.block_of(path) >= frozen)
     )
+    means = fixed and network.reads_means
+    last = fixed and getattr(network, "reads_last", False)
     solve = task.solve and task.solve(config, pairs, parts, method)
-    joint = _joint_of(cached, means, normalize, training.map_crop)
+    joint = _joint_of(cached, means, last, normalize, training.map_crop)
 
     def is_lower(path):
         return path[0] == "backbone" and kind.block_of(path[1:]) < lower
 
     def is_trained(path):
+        if path[0] == "slow":  # a copy that follows the network
+            return False
         return path[0] != "backbone" or kind.block_of(path[1:]) >= frozen
 
     return Experiment(
@@ -186,6 +195,7 @@ def experiment(config, pairs: Collection | None = None) -> Experiment:
         loss=task.loss(config, pairs, parts, network, joint),
         output=task.output(joint),
         solve=solve,
+        pairs=task.pairs and task.pairs(network, joint),
         make_optimizer=functools.partial(
             make_optimizer, config.optimizer, training.num_epochs
         ),
@@ -198,6 +208,7 @@ def experiment(config, pairs: Collection | None = None) -> Experiment:
         tensor_parallel=training.get("tensor_parallel", 1),
         cached_maps=cached,
         cached_means=means,
+        cached_last=last,
         cache_dir=pathlib.Path(
             training.get("cache_dir", "") or default_prepared_dir() / "maps"
         ),
@@ -227,19 +238,19 @@ def _prepared_dir(data):
     return pathlib.Path(given or default_prepared_dir()).expanduser()
 
 
-def _reads_fixed_means(network, is_trained):
-    """Whether the means of the last maps are all it reads, and no step changes them."""
-    if not network.reads_means or not getattr(network.backbone, "freeze_norm", False):
+def _is_fixed(network, is_trained):
+    """Whether no step changes the last maps."""
+    if not getattr(getattr(network, "backbone", None), "freeze_norm", False):
         return False
     paths = [path for path, _ in nnx.to_flat_state(nnx.state(network.backbone))]
     return not any(map(is_trained, paths))
 
 
-def _joint_of(cached_maps, cached_means, normalize, map_crop):
+def _joint_of(cached_maps, cached_means, cached_last, normalize, map_crop):
     """`joint(model, batch, text, *, train, window, rngs)`: from what a batch holds.
 
-    A batch's `image` holds images, maps of the frozen lower half, or the means of the
-    last maps; `has_image` and `has_text` say which rows have one.
+    A batch's `image` holds images, maps of the frozen lower half, the last maps, or
+    their means; `has_image` and `has_text` say which rows have one.
     """
 
     def joint(model, batch, text, *, train, window=None, rngs=None):
@@ -251,6 +262,8 @@ def _joint_of(cached_maps, cached_means, normalize, map_crop):
         maps = jnp.asarray(batch["image"], jnp.float32)
         if cached_means:
             return model.joint_from_means(maps, text, **options)
+        if cached_last:
+            return model.joint_from_last(maps, text, **options)
         if train and map_crop and hasattr(model, "backbone"):
             maps = crop_maps(window, maps, map_crop)
         return model.joint_from_maps(maps, text, **options)

@@ -24,6 +24,7 @@ def captioned_settings(
         held aside of those to train on.
     """
     method = choice["method"]
+    row = MATCHING.methods[method]
     return {
         "task": MATCHING.name,
         "seed": choice["seed"],
@@ -37,8 +38,11 @@ def captioned_settings(
             "num_train": config_dict.placeholder(int),
             "num_validation": num_validation,
             "split_seed": 0,
-            "text": "sentences",
+            # Of each sentence one vector (sentences), or one of each word piece
+            # (word_pieces_by_line), which towers read by their mean.
+            "text": "word_pieces_by_line" if row.tokens else "sentences",
             "sentence_model": "",  # a folder; the installed model where empty
+            "num_tokens": 24,  # word pieces of a sentence that are read
         },
         "backbone": {
             "name": "mobilenet_v2",
@@ -53,21 +57,36 @@ def captioned_settings(
             "image_dropout": 0.5,
             "text_dropout": 0.3,
             "hidden_dropout": 0.3,
+            # Of networks of tokens: width of the nodes, layers and so on.
+            "token_features": 128,
+            "token_layers": 2,
+            "token_heads": 4,
+            "token_dropout": 0.1,
             "cca": {"regularization": 0.1, "power": 4.0},
             "dtype": "float32",  # or bfloat16: of the computation
         },
         "loss": {
-            "name": MATCHING.methods[method].loss,
+            "name": row.loss,
             "options": default_options(MATCHING.losses),
+            # Of networks that score pairs: their loss counts so much, of so many
+            # images of each batch with so many hard negatives either way.
+            "pair_weight": 1.0,
+            "pair_rows": 16,
+            "num_negatives": 3,
+            "momentum": 0.995,  # of a slow copy
         },
         "optimizer": {
             "learning_rate": 1e-3,
             "backbone_learning_rate": 1e-4,
+            "block_learning_rate": 1.0,  # of cross-modal parts, a factor
             "weight_decay": 0.0,
             "schedule": "cosine",
             "decay_every_epochs": 20,
             "warmup_steps": 30,
         },
+        # So many of what the embeddings find first are put in the order of
+        # similarity + weight x score of the pair, where the network has one.
+        "retrieval": {"rerank": 50, "rerank_weight": 0.5},
         "training": {
             "num_epochs": 50,
             "batch_size": 200,

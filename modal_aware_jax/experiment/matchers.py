@@ -1,4 +1,4 @@
-"""The methods of matching: two towers behind a backbone, and their losses."""
+"""The methods of matching: towers or tokens behind a backbone, and their losses."""
 
 import functools
 from collections.abc import Callable
@@ -7,13 +7,17 @@ from typing import Any, NamedTuple
 from flax import nnx
 
 from modal_aware_jax.backbones.word_reader import WordReader
+from modal_aware_jax.blocks.cross_modal_graph import CrossModalGraph, recommended_graph
+from modal_aware_jax.data.token_table import TokenTable
 from modal_aware_jax.data.word_sequences import WordSequences
+from modal_aware_jax.experiment import token_networks as tokens
 from modal_aware_jax.experiment.backbones import backbone
 from modal_aware_jax.experiment.precision import compute_in
 from modal_aware_jax.losses.info_nce import info_nce
 from modal_aware_jax.losses.sigmoid_pairs import sigmoid_pairs
 from modal_aware_jax.losses.vse import max_hinge, sum_hinge
 from modal_aware_jax.models.captioned import CaptionedTowers
+from modal_aware_jax.models.captioned_tokens import CaptionedTokens
 from modal_aware_jax.models.linear_towers import LinearTowers
 from modal_aware_jax.models.reading_tower import ReadingTower
 from modal_aware_jax.models.two_tower import TwoTower
@@ -59,16 +63,23 @@ class Matcher(NamedTuple):
     Attributes:
       title: what tables and figures call it.
       towers: constructor `(image_features, text_features, features, *, ...)` of a
-        `TwoTower`.
+        `TwoTower`, on means and sentence vectors.
       loss: a name of `LOSSES`; a config's `loss.name` may be another one.
       solve: `solve(towers, images [N, Di], texts [N, Dt], **config.model.cca)` fills
         them in closed form; None where they are trained.
+      tokens: constructor `(image_features, text_features, options, rngs)` of a network
+        on tokens, `options` being `config.model`; None for towers.
+      pairs: of such a network, the name of its loss of pairs in `PAIR_LOSSES`.
+      momentum: whether its contrast is against a slow copy of itself.
     """
 
     title: str
-    towers: Callable
-    loss: str
+    towers: Callable | None
+    loss: str = "info_nce"
     solve: Callable | None = None
+    tokens: Callable | None = None
+    pairs: str = "choice"
+    momentum: bool = False
 
 
 def _without_dropout(*widths, hidden_features, dtype, rngs, **rates):
@@ -82,7 +93,7 @@ def _linear(*widths, rngs, **options):
 
 
 MATCHERS = {
-    "towers": Matcher("two towers, InfoNCE", TwoTower, "info_nce"),
+    "towers": Matcher("two towers, InfoNCE", TwoTower),
     "siglip": Matcher(
         "two towers, sigmoid of pairs",
         functools.partial(TwoTower, scale=10.0, bias=-10.0),
@@ -90,8 +101,34 @@ MATCHERS = {
     ),
     "vse": Matcher("VSE++ (max-hinge)", TwoTower, "max_hinge"),
     "vse_sum": Matcher("sum-hinge", TwoTower, "sum_hinge"),
-    "towers_no_dropout": Matcher("towers w/o dropout", _without_dropout, "info_nce"),
-    "cca": Matcher("CCA, regularised", _linear, "info_nce", LinearTowers.solve),
+    "towers_no_dropout": Matcher("towers w/o dropout", _without_dropout),
+    "cca": Matcher("CCA, regularised", _linear, solve=LinearTowers.solve),
+    "cmfg": Matcher("CMFG beside the means", None, tokens=tokens.graph_beside_means),
+    "cmfg_literal": Matcher(
+        "CMFG, literal", None, tokens=tokens.graph(CrossModalGraph, "features")
+    ),
+    "towers_cmfg": Matcher(
+        "towers, re-ranked by CMFG",
+        None,
+        tokens=tokens.reranked(tokens.graph(recommended_graph, "token_features")),
+    ),
+    "single_stream": Matcher(
+        "towers, re-ranked by a single stream",
+        None,
+        tokens=tokens.reranked(tokens.single_stream),
+    ),
+    "modal_aware": Matcher(
+        "towers, re-ranked by the modal-aware block",
+        None,
+        tokens=tokens.reranked(tokens.modal_aware),
+    ),
+    "align_before_fuse": Matcher(
+        "align before fuse",
+        None,
+        tokens=tokens.align_before_fuse,
+        pairs="binary",
+        momentum=True,
+    ),
 }
 
 
@@ -109,22 +146,25 @@ def _reader(options, text, rngs) -> nnx.Module | None:
 
 
 def network(config, pairs, text, *, method: Matcher, num_outputs: int) -> nnx.Module:
-    """The network of `config.model`: a backbone and two towers on it."""
-    del pairs
+    """The network of `config.model`: a backbone, and towers or a network of tokens."""
     rngs, options = nnx.Rngs(config.seed), config.model
+    if method.tokens is not None and not isinstance(pairs.text, TokenTable):
+        raise ValueError(
+            f"The method {config.model.method} reads the word pieces of sentences: set "
+            f"--config.data.text=word_pieces_by_line, got {config.data.text!r}."
+        )
     trunk = backbone(config.backbone, config.data.get("dir", ""), rngs)
     reader = _reader(options, text, rngs)
-    towers = method.towers(
-        trunk.upper_features,
-        text.model.features if reader is None else reader.features,
-        num_outputs,
-        hidden_features=options.hidden_features,
-        image_dropout_rate=options.image_dropout,
-        text_dropout_rate=options.text_dropout,
-        hidden_dropout_rate=options.hidden_dropout,
-        dtype=None,
-        rngs=rngs,
-    )
-    if reader is not None:
-        towers.text = ReadingTower(reader, towers.text)
-    return compute_in(CaptionedTowers(trunk, towers), options.get("dtype", "float32"))
+    text_features = text.model.features if reader is None else reader.features
+    widths = trunk.upper_features, text_features
+    if method.tokens is None:
+        towers = method.towers(
+            *widths, num_outputs, **tokens.tower_options(options, rngs)
+        )
+        if reader is not None:
+            towers.text = ReadingTower(reader, towers.text)
+        whole = CaptionedTowers(trunk, towers)
+    else:
+        read = method.tokens(*widths, options, rngs)
+        whole = CaptionedTokens(trunk, read, momentum=method.momentum)
+    return compute_in(whole, options.get("dtype", "float32"))

@@ -6,7 +6,10 @@ from modal_aware_jax.experiment.lookup import choose
 from modal_aware_jax.training import optimizer
 
 # What networks call their cross-modal parts.
-BLOCKS = ("block1", "block2", "classifier.interaction", "classifier.fusion")
+BLOCKS = (
+    *("block1", "block2", "classifier.interaction", "classifier.fusion"),
+    *("network.graph", "network.pairs.graph", "network.pairs.block"),
+)
 
 
 def make_optimizer(config, num_epochs: int, steps_per_epoch: int):

@@ -1,21 +1,29 @@
 """Images and all of their sentences through two towers behind one image backbone."""
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
+from modal_aware_jax.blocks.pooling import unit_mean
 from modal_aware_jax.models.two_tower import TwoTower
 
 
-def sentence_rows(text: jax.Array, features: int) -> jax.Array:
-    """Vectors of S sentences an image, side by side, [B, S·T] to [B, S, T].
+def sentence_rows(text, features: int) -> jax.Array:
+    """Vectors of S sentences an image, [B, S, T], zeros for one that is not there.
 
     Args:
-      text: zeros stand for a sentence that is not there.
+      text: the vectors side by side, [B, S·T]; or `tokens` [B, S, n, T] and their
+        `mask`, whose vectors are their means of length one.
       features: T.
 
     Raises:
       ValueError: the width is no multiple of T.
     """
+    if isinstance(text, dict):
+        tokens, mask = text["tokens"], text["mask"]
+        flat = jnp.asarray(tokens, jnp.float32).reshape(-1, *tokens.shape[2:])
+        means = unit_mean(flat, jnp.asarray(mask).reshape(len(flat), -1))
+        return means.reshape(*tokens.shape[:2], -1)
     if text.ndim != 2 or text.shape[1] % features:
         raise ValueError(
             f"CaptionedTowers expects text [B, S x {features}], the vectors of S "
@@ -36,7 +44,6 @@ class CaptionedTowers(nnx.Module):
       ...     def lower(self, images, *, train):
       ...         return images
       ...     upper = lower
-      >>> import jax.numpy as jnp
       >>> towers = TwoTower(3, 4, 2, hidden_features=8, rngs=nnx.Rngs(0))
       >>> network = CaptionedTowers(Same(), towers)
       >>> image, text = network.joint(
@@ -57,7 +64,8 @@ class CaptionedTowers(nnx.Module):
         """Means of the last maps [B, 1, 1, C] and sentences [B, S·T] to embeddings.
 
         Args:
-          text: vectors [T] of S sentences an image, side by side.
+          text: vectors [T] of S sentences an image, or tokens, as `sentence_rows`
+            takes them.
           train: whether dropout drops.
           rngs: with a `dropout` stream.
 

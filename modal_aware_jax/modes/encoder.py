@@ -110,7 +110,7 @@ def lower_maps(experiment: Experiment) -> np.ndarray | None:
     """The maps of the frozen lower half, from disk where they were computed before.
 
     None where the batches hold images. Text alone reads none: one zero stands for each.
-    Where the network reads no more of a frozen backbone, the means of its last maps.
+    Where the network reads no more of a frozen backbone, its last maps or their means.
     """
     if not hasattr(experiment.model, "backbone"):
         return np.broadcast_to(np.float16(0), (len(experiment.collection), 2, 1, 1, 1))
@@ -120,10 +120,12 @@ def lower_maps(experiment: Experiment) -> np.ndarray | None:
     place = {"path": experiment.cache_dir, "image_size": experiment.image_size}
     pairs = experiment.collection
     maps = frozen_maps(pairs, lower, weights, workers=experiment.workers, **place)
-    if not experiment.cached_means:
+    if experiment.cached_last:
+        place |= {"kind": "last", "dtype": np.float16}
+    elif not experiment.cached_means:
         return maps
-    last_means, weights = upper_means(experiment)
-    return frozen_means(maps, last_means, weights, collection=pairs, **place)
+    last, weights = upper_half(experiment)
+    return frozen_means(maps, last, weights, collection=pairs, **place)
 
 
 def lower_half(experiment: Experiment) -> tuple[Callable, dict]:
@@ -145,19 +147,21 @@ def lower_half(experiment: Experiment) -> tuple[Callable, dict]:
     return functools.partial(lower, state), nnx.to_pure_dict(weights)
 
 
-def upper_means(experiment: Experiment) -> tuple[Callable, dict]:
-    """The backbone's upper half and the mean over positions.
+def upper_half(experiment: Experiment) -> tuple[Callable, dict]:
+    """The backbone's upper half and, where the network reads means, these.
 
     Returns:
-      maps [B, h, w, C] -> means [B, 1, 1, D], jitted; and the weights of the whole
-      backbone as a pure dict.
+      maps [B, h, w, C] -> last maps [B, h', w', D] or means [B, 1, 1, D], jitted; and
+      the weights of the whole backbone as a pure dict.
     """
     graphdef, state = nnx.split(experiment.model.backbone)
 
     @jax.jit
-    def means(state, maps):
+    def last(state, maps):
         backbone = nnx.merge(graphdef, state)
         last = backbone.upper(maps.astype(np.float32), train=False)
+        if experiment.cached_last:
+            return last
         return last.mean(axis=(1, 2), keepdims=True)
 
-    return functools.partial(means, state), nnx.to_pure_dict(state)
+    return functools.partial(last, state), nnx.to_pure_dict(state)

@@ -1,6 +1,7 @@
 """A checkpoint against a split: metrics, curves and a page of examples."""
 
 import contextlib
+import functools
 import json
 import pathlib
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ import numpy as np
 
 from modal_aware_jax.build import Experiment
 from modal_aware_jax.modes.encoder import Encoder, lower_maps, variables_of
+from modal_aware_jax.modes.pair_scorer import PairScorer
 from modal_aware_jax.modes.reading import check_reading
 from modal_aware_jax.report import write_report
 from modal_aware_jax.retrieval.code_health import code_health
@@ -55,6 +57,9 @@ def report_run(experiment, encoder, variables, workdir, history=None) -> dict:
         }
         if not is_first():
             return {}
+        if experiment.pairs is not None:
+            scorer = functools.partial(PairScorer, experiment, variables, encoder.maps)
+            outputs |= task.second(experiment, outputs, scorer)
         found = task.evaluate(experiment, outputs)
     directory = workdir / f"report{experiment.suffix}"
     arrays = pathlib.Path(task.arrays_file)

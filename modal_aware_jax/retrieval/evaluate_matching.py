@@ -36,7 +36,7 @@ def evaluate_matching(images, texts, text_groups, *, reranked=None) -> dict:
         of_image: float64 [N], what each image and its sentences add to rsum; their
           mean is rsum;
         num_images, num_texts, texts_per_image;
-        embeddings_rsum, embeddings_of_image, where it was ranked again: the same of the
+        embeddings, where it was ranked again: a dict of rsum and of_image of the
           embeddings' own order.
     """
     groups = np.arange(len(images))
@@ -69,7 +69,7 @@ def evaluate_matching(images, texts, text_groups, *, reranked=None) -> dict:
 
     if before:
         own = of_image(*before)
-        result |= {"embeddings_rsum": float(own.mean()), "embeddings_of_image": own}
+        result["embeddings"] = {"rsum": float(own.mean()), "of_image": own}
     return {
         "rsum": 100 * sum(sum(result[name]["recall"].tolist()) for name in DIRECTIONS),
         "rsum_low": interval.low,

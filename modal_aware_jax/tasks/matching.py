@@ -5,7 +5,9 @@ has every image once, with one of its sentences, drawn anew each time: so no oth
 sentence of the same image is ever a negative. Images and sentences are embedded apart.
 """
 
+import functools
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,11 +19,8 @@ from modal_aware_jax.experiment.lookup import choose
 from modal_aware_jax.experiment.losses import loss_options
 from modal_aware_jax.experiment.matchers import LOSSES, MATCHERS, network
 from modal_aware_jax.models.captioned import sentence_rows
-from modal_aware_jax.report.matches import (
-    draw_matches,
-    format_matches,
-    write_matches,
-)
+from modal_aware_jax.models.captioned_tokens import CaptionedTokens
+from modal_aware_jax.report.matches import format_matches, write_matches
 from modal_aware_jax.retrieval.by_rank import precision_recall_by_rank
 from modal_aware_jax.retrieval.evaluate_matching import (
     DIRECTIONS,
@@ -29,19 +28,25 @@ from modal_aware_jax.retrieval.evaluate_matching import (
     evaluate_matching,
 )
 from modal_aware_jax.retrieval.matching_scores import matching_scores
-from modal_aware_jax.tasks.task import Comparison, Lead, Mean, Outcome, Task
+from modal_aware_jax.retrieval.rerank import score_both_ways
+from modal_aware_jax.tasks.matching_comparison import COMPARISON
+from modal_aware_jax.tasks.pair_training import draw_tokens, pair_loss
+from modal_aware_jax.tasks.task import Outcome, Task
 
 NUM_EXAMPLES = 6  # queries shown of each direction
 NUM_RESULTS = 5
+TEXTS = ("sentences", "word_pieces_by_line", "sequences")
+CHUNK = 256  # images whose sentences are read at once
 
 
 def check(config, pairs) -> None:
     """Refuses items without sentences, and text that is not read by sentences."""
-    if config.data.get("text", "bag") not in ("sentences", "sequences"):
+    if config.data.get("text", "bag") not in TEXTS:
         raise ValueError(
             "The task matching reads each sentence of an image for itself: set "
-            "--config.data.text=sentences (vectors by a sentence model) or sequences "
-            f"(words in their order), got {config.data.get('text', 'bag')!r}."
+            "--config.data.text=sentences (vectors by a sentence model), "
+            "word_pieces_by_line (vectors of its word pieces) or sequences (words in "
+            f"their order), got {config.data.get('text', 'bag')!r}."
         )
     empty = [
         name
@@ -89,9 +94,10 @@ def solve(config, pairs, parts, method) -> Callable | None:
                 "a frozen backbone: set --config.training.cached_maps=True and "
                 "--config.training.cached_means=True."
             )
-        text = np.asarray(
-            sentence_rows(pairs.text[parts.train], network.towers.text_features)
-        )
+        width = network.towers.text_features
+        chunks = np.split(parts.train, range(CHUNK, len(parts.train), CHUNK))
+        text = [np.asarray(sentence_rows(pairs.text[some], width)) for some in chunks]
+        text = np.concatenate(text)  # [n, S, T]
         there = text.any(axis=2)
         images = np.asarray(maps[parts.train, 0, 0, 0])
         images = np.repeat(images, there.sum(axis=1), axis=0)
@@ -104,18 +110,25 @@ def training_loss(config, pairs, parts, network, joint) -> Callable:
     """`loss(model, batch, key)`, of one sentence an image; see `Task.loss`."""
     del parts
     loss = choose("loss", LOSSES, config.loss.name).function
-    options = loss_options(config.loss, LOSSES)
-    num_sentences = pairs.num_text_features // network.towers.text_features
+    contrast = functools.partial(loss, **loss_options(config.loss, LOSSES))
+    if isinstance(network, CaptionedTokens):
+        method = MATCHERS[config.model.method]
+        return pair_loss(config.loss, method, contrast, joint)
 
     def loss_of_batch(model, batch, key):
         words, window, dropout = jax.random.split(key, 3)
-        sentence = draw_sentence(words, batch["text"], num_sentences)
+        text = batch["text"]
+        if isinstance(text, dict):
+            sentence = draw_tokens(words, text)
+        else:
+            width = model.towers.text_features
+            sentence = draw_sentence(words, text, text.shape[1] // width)
         rngs = nnx.Rngs(dropout=dropout)
-        image, text = joint(
+        image, rows = joint(
             model, batch, sentence, train=True, window=window, rngs=rngs
         )
         temperature, groups = model.towers.temperature, batch["index"]
-        return loss(image, text[:, 0], temperature, groups=groups, **options)
+        return contrast(image, rows[:, 0], temperature, groups=groups)
 
     return loss_of_batch
 
@@ -124,11 +137,32 @@ def output(joint: Callable) -> Callable:
     """`output(model, batch)`: embeddings of image and sentences, [B, (1 + S)·F]."""
 
     def embeddings(model, batch):
-        image, text = joint(model, batch, batch["text"], train=False)
+        image, text, *_ = joint(model, batch, batch["text"], train=False)
         both = jnp.concatenate([image[:, None], text], axis=1)  # [B, 1 + S, F]
         return both.reshape(len(both), -1)
 
     return embeddings
+
+
+class PairCalls(NamedTuple):
+    """How pairs of a gallery are scored; see `Task.pairs`."""
+
+    tokens: Callable
+    score: Callable
+
+
+def pairs(network, joint: Callable) -> PairCalls | None:
+    """Image tokens of a batch, and scores of pairs of tokens; None without tokens."""
+    if not isinstance(network, CaptionedTokens):
+        return None
+
+    def tokens(model, batch):
+        return joint(model, batch, batch["text"], train=False)[2]
+
+    def score(model, image, text, mask):
+        return model.score(image, text, mask)
+
+    return PairCalls(tokens, score)
 
 
 def embeddings_of(experiment, positions, outputs: np.ndarray):
@@ -152,6 +186,45 @@ def validate(experiment, outputs: dict) -> dict[str, float]:
     return {"rsum": found.rsum}
 
 
+def second(experiment, outputs: dict, scorer: Callable) -> dict:
+    """The first `retrieval.rerank` of each test query, ordered by a second score."""
+    options = experiment.config.get("retrieval", {})
+    if not options.get("rerank"):
+        return {}
+    positions = experiment.split.query
+    found = look_again(experiment, positions, outputs["images"], scorer)
+    return {"reranked": in_order(found, options["rerank_weight"])}
+
+
+def look_again(experiment, positions, outputs: np.ndarray, scorer: Callable) -> dict:
+    """What the embeddings find of each query first, with the scores of these pairs.
+
+    Args:
+      positions: of the images, which and whose sentences ask each other.
+      outputs: theirs.
+      scorer: as for `Task.second`.
+
+    Returns:
+      By direction rows, similarities (cosine times the learned scale) and scores.
+    """
+    images, texts, _ = embeddings_of(experiment, positions, outputs)
+    score = scorer(positions)
+    k = experiment.config["retrieval"]["rerank"]
+    found = score_both_ways(images, texts, k, score)
+    return {
+        way: (rows, score.scale * cosines, scores)
+        for way, (rows, cosines, scores) in found.items()
+    }
+
+
+def in_order(found: dict, weight: float) -> dict:
+    """`look_again`'s rows by direction with similarity + weight · score."""
+    return {
+        way: (rows, similarities + weight * scores)
+        for way, (rows, similarities, scores) in found.items()
+    }
+
+
 def evaluate(experiment, outputs: dict) -> Outcome:
     """All that a report says of the test images, and their embeddings."""
     pairs, positions = experiment.collection, experiment.split.query
@@ -165,7 +238,7 @@ def evaluate(experiment, outputs: dict) -> Outcome:
         "sentences": np.array(sentences),
     }
     examples = _examples(pairs, positions, images, texts, owners, sentences)
-    result = evaluate_matching(images, texts, owners)
+    result = evaluate_matching(images, texts, owners, reranked=outputs.get("reranked"))
     result["by_rank"] = _by_rank(images, texts, owners)
     return Outcome(result, arrays, examples)
 
@@ -217,92 +290,6 @@ def _unit(rows):
     return rows / np.maximum(length, 1e-12)
 
 
-def read(stored: dict) -> dict:
-    """A result as JSON gives it back -> as `evaluate_matching` gave it."""
-    result = dict(stored)
-    for name in DIRECTIONS:
-        arrays = {
-            key: np.asarray(stored[name][key], float) for key in ("recall", "cmc")
-        }
-        result[name] = {**stored[name], **arrays}
-    if "by_rank" in stored:  # results of before it was kept lack it
-        result["by_rank"] = {
-            name: {key: np.asarray(stored["by_rank"][name][key], float) for key in some}
-            for name, some in stored["by_rank"].items()
-        }
-    result["rsum"] = float(result["rsum"])
-    result["of_image"] = np.asarray(result["of_image"], float)
-    return result
-
-
-def mean(results: list[dict]) -> dict:
-    """The mean over seeds of what tables and figures show."""
-    first = dict(results[0])
-    for key in ("rsum_low", "rsum_high", "of_image"):
-        first.pop(key, None)
-    first["rsum"] = float(np.mean([result["rsum"] for result in results]))
-    for name in DIRECTIONS:
-        first[name] = _mean_of([result[name] for result in results])
-    if all("by_rank" in result for result in results):
-        first["by_rank"] = {
-            name: _mean_of([result["by_rank"][name] for result in results])
-            for name in DIRECTIONS
-        }
-    else:
-        first.pop("by_rank", None)
-    return first
-
-
-def _mean_of(results: list[dict]) -> dict:
-    """The means of numbers and arrays under the same names."""
-    return {key: np.mean([r[key] for r in results], axis=0) for key in results[0]}
-
-
-def draw(directory, results: dict, bits: int) -> list:
-    """Cumulative match of the means over the seeds."""
-    del bits
-    return draw_matches(directory, {name: mean(some) for name, some in results.items()})
-
-
-def write(directory, results: dict, *, curves, title: str) -> None:
-    """The page of a comparison."""
-    write_matches(directory, results, title=title, curves=curves)
-
-
-def _recalls():
-    """Columns of R@1, 5 and 10 of both directions, in percent."""
-    for name, short, arrow in zip(
-        DIRECTIONS, ("i2t", "t2i"), ("i→t", "t→i"), strict=True
-    ):
-        for place, k in enumerate(KS):
-            yield Mean(
-                f"r{k}_{short}",
-                f"R@{k} {arrow}",
-                lambda result, name=name, place=place: float(
-                    100 * result[name]["recall"][place]
-                ),
-            )
-
-
-COMPARISON = Comparison(
-    columns=(
-        Mean(
-            "rsum",
-            "rsum",
-            lambda result: result["rsum"],
-            "Sum of R@1, R@5 and R@10 both ways on the test images, in percent:",
-            "rsum",
-        ),
-        Lead("", "", lambda result: result["of_image"]),
-        *_recalls(),
-    ),
-    items={"of_image": ("of_image",)},
-    read=read,
-    mean=mean,
-    draw=draw,
-    write=write,
-)
-
 MATCHING = Task(
     name="matching",
     methods=MATCHERS,
@@ -313,6 +300,8 @@ MATCHING = Task(
     solve=solve,
     loss=training_loss,
     output=output,
+    pairs=pairs,
+    second=second,
     validation=lambda experiment: {"images": experiment.split.validation},
     validate=validate,
     score="rsum",

@@ -128,6 +128,11 @@ class Task:
         vectors [B, D], or what the task's networks give, of a batch, which holds
         `image`, `text`, `labels` and `index`.
       output: `output(joint)` -> `output(model, batch)`, in evaluation mode.
+      pairs: `pairs(network, joint)` -> how pairs of a gallery are scored, with
+        `tokens(model, batch)` and `score(model, image, text, mask)`, in evaluation
+        mode; None where the network does not. None: no network does.
+      second: `second(experiment, outputs, scorer)` -> further outputs for `evaluate`,
+        by scores of pairs; `scorer(positions)` gives a `modes.pair_scorer.PairScorer`.
       validation: `validation(experiment)` -> {name: positions} to be validated with.
       validate: `validate(experiment, outputs)` -> scores, from {name: outputs}.
       score: the one whose best checkpoint is kept.
@@ -153,6 +158,8 @@ class Task:
     solve: Callable[..., Callable | None] | None = None
     loss: Callable[..., Callable]
     output: Callable[..., Callable]
+    pairs: Callable[..., Any] | None = None
+    second: Callable[..., dict] | None = None
     validation: Callable[..., dict]
     validate: Callable[..., dict]
     score: str

@@ -1,0 +1,82 @@
+"""Scores of single pairs of a gallery: the second look after a search."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from modal_aware_jax.build import Experiment
+from modal_aware_jax.data import pipeline
+from modal_aware_jax.training.progress import ProgressBar
+
+PAIRS = 256  # scored at once
+
+
+class PairScorer:
+    """Tokens of some images and of all their sentences, and the scores of any pair.
+
+    The tokens stay on the device, float16: 64 kB an image and 18 kB a sentence where
+    they are of 25 x 1,280 and 24 x 384 numbers.
+
+    Args:
+      experiment: whose network scores pairs.
+      variables: one or several pure dicts that together fill the model.
+      maps: as `encoder.lower_maps` gives them, or None.
+      positions: of the images in the collection; image i of the gallery is the i-th.
+    """
+
+    def __init__(self, experiment: Experiment, variables, maps, positions):
+        graphdef, _ = nnx.split(experiment.model)
+        calls, pairs = experiment.pairs, experiment.collection
+
+        @jax.jit
+        def tokens(variables, batch):
+            model = nnx.merge(graphdef, *variables)
+            return calls.tokens(model, batch).astype(jnp.float16)
+
+        @jax.jit
+        def score(variables, images, texts, mask, image, text):
+            model = nnx.merge(graphdef, *variables)
+            return calls.score(
+                model, images[image].astype(jnp.float32), texts[text], mask[text]
+            )
+
+        self._variables = jax.device_get(variables)
+        self._score = score
+        model = nnx.merge(graphdef, *variables)
+        self.scale = float(model.temperature.scale())
+        size = experiment.batch_size
+        if maps is None:
+            batches = pipeline.eval_batches(
+                pairs, positions, batch_size=size, image_size=experiment.image_size
+            )
+        else:
+            batches = pipeline.cached_eval_batches(
+                maps, pairs, positions, batch_size=size
+            )
+        images, texts, masks = [], [], []
+        for batch in batches:
+            kept, text = batch["mask"], batch["text"]
+            arrays = {"image": batch["image"], "text": text}
+            images.append(np.asarray(tokens(self._variables, arrays))[kept])
+            there = text["mask"].any(axis=2)  # as `embeddings_of` takes sentences
+            texts.append(text["tokens"][there].astype(np.float16))
+            masks.append(text["mask"][there])
+        gallery = (np.concatenate(part) for part in (images, texts, masks))
+        self._gallery = tuple(jnp.asarray(part) for part in gallery)
+
+    def __call__(self, image: np.ndarray, text: np.ndarray) -> np.ndarray:
+        """Logits float32 [P] of rows of the images and of the sentences, [P] each."""
+        scores = []
+        with ProgressBar(len(image), label="score pairs") as bar:
+            for start in range(0, len(image), PAIRS):
+                rows = slice(start, start + PAIRS)
+                count = len(image[rows])
+                padded = (
+                    np.pad(side[rows], (0, PAIRS - count)).astype(np.int32)
+                    for side in (image, text)
+                )
+                scores.append(self._score(self._variables, *self._gallery, *padded))
+                scores[-1] = np.asarray(scores[-1])[:count]
+                bar.advance(count)
+        return np.concatenate(scores)

@@ -1,0 +1,102 @@
+"""How networks of tokens learn: a contrast, and pairs among hard negatives."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from modal_aware_jax.losses.cross_pairs import cosines
+from modal_aware_jax.losses.momentum_contrast import momentum_info_nce, moving_average
+from modal_aware_jax.losses.pair_choice import PAIR_LOSSES, pairs_to_score
+from modal_aware_jax.models.captioned_tokens import CaptionedTokens
+
+
+def draw_tokens(key: jax.Array, text: dict) -> dict:
+    """One of the sentences of each image, all alike likely, as a batch of one each.
+
+    Args:
+      key: of the draw.
+      text: `tokens` [B, S, n, D] and `mask` [B, S, n].
+
+    Returns:
+      `tokens` [B, 1, n, D] and `mask` [B, 1, n].
+
+    >>> text = {"tokens": jnp.ones((1, 2, 1, 3)), "mask": jnp.array([[[0], [1]]])}
+    >>> draw_tokens(jax.random.key(0), text)["mask"].tolist()
+    [[[1]]]
+    """
+    there = jnp.any(text["mask"] != 0, axis=2)
+    drawn = (jax.random.uniform(key, there.shape) * there).argmax(axis=1)
+    tokens = jnp.take_along_axis(text["tokens"], drawn[:, None, None, None], axis=1)
+    mask = jnp.take_along_axis(text["mask"], drawn[:, None, None], axis=1)
+    return {"tokens": tokens, "mask": mask}
+
+
+def pair_loss(config, method, contrast: Callable, joint: Callable) -> Callable:
+    """`loss(model, batch, key)` of a `CaptionedTokens`.
+
+    The contrast of the embeddings, and `loss.pair_weight` times the loss of the scores
+    of `loss.pair_rows` images of each batch, their sentences and `loss.num_negatives`
+    hard negatives of either, drawn by the embeddings.
+
+    Args:
+      config: the section `loss`.
+      method: the row of the table; see `experiment.matchers.Matcher`.
+      contrast: `contrast(image, text, temperature, groups=...)` -> scalar.
+      joint: as for `Task.loss`.
+    """
+    judge = PAIR_LOSSES[method.pairs]
+
+    def loss(model: CaptionedTokens, batch, key):
+        words, negatives, embeddings, pairs = jax.random.split(key, 4)
+        text = draw_tokens(words, batch["text"])
+        rngs = nnx.Rngs(dropout=embeddings)
+        image, rows, tokens = joint(model, batch, text, train=True, rngs=rngs)
+        rows, groups, scale = rows[:, 0], batch["index"], model.temperature.scale()
+        if model.slow is None:
+            value = contrast(image, rows, model.temperature, groups=groups)
+        else:
+            slow = follow(model, config.momentum)
+            value = momentum_info_nce(
+                image,
+                rows,
+                slow.embed_image(tokens),
+                slow.embed_text(text["tokens"][:, 0], text_mask=text["mask"][:, 0]),
+                scale=scale,
+                groups=groups,
+            )
+        of_image, of_text, there = pairs_to_score(
+            negatives,
+            scale * cosines(image, rows),
+            num_rows=config.pair_rows,
+            num_negatives=config.num_negatives,
+            groups=groups,
+        )
+        scores = model.score(
+            tokens[of_image.reshape(-1)],
+            text["tokens"][of_text.reshape(-1), 0],
+            text["mask"][of_text.reshape(-1), 0],
+            train=True,
+            rngs=nnx.Rngs(dropout=pairs),
+        )
+        judged = judge(scores.reshape(of_image.shape), there)
+        value += config.pair_weight * judged
+        return value, {"pair_loss": judged}
+
+    return loss
+
+
+def follow(model: CaptionedTokens, momentum: float) -> nnx.Module:
+    """Moves a model's slow copy towards its network, and gives it; no gradient passes.
+
+    Args:
+      momentum: the share of the old.
+    """
+    fast, slow = (
+        nnx.to_pure_dict(nnx.state(network, nnx.Param))
+        for network in (model.network, model.slow)
+    )
+    moved = moving_average(slow, jax.lax.stop_gradient(fast), momentum=momentum)
+    nnx.update(model.slow, moved)
+    return model.slow

@@ -1,0 +1,216 @@
+"""Networks of tokens in the task matching: rows, losses, one run, its second look."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from ml_collections import ConfigDict
+from test_matching_task import Halves, photographs, tiny
+
+from modal_aware_jax import build, compare, modes
+from modal_aware_jax.data.token_table import TokenTable
+from modal_aware_jax.experiment import assembly, matchers
+from modal_aware_jax.experiment.backbones import BACKBONES, BackboneKind
+from modal_aware_jax.losses.pair_choice import (
+    binary_loss,
+    choice_loss,
+    pairs_to_score,
+)
+from modal_aware_jax.models.captioned import CaptionedTowers
+from modal_aware_jax.models.captioned_tokens import CaptionedTokens
+from modal_aware_jax.models.two_tower import TwoTower
+from modal_aware_jax.tasks.pair_training import draw_tokens, follow
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+
+class Pieces:
+    """Stands for an encoder of word pieces: each word by the letters it has."""
+
+    features, digest = 26, "pieces"
+
+    def __init__(self, place="", longest=0):
+        del place, longest
+
+    def __call__(self, texts, *, progress=lambda n: None):
+        words = [text.split() for text in texts]
+        rows = [[w.count(c) for c in LETTERS] for text in words for w in text]
+        progress(len(texts))
+        return np.array(rows, np.float16), np.array([len(text) for text in words])
+
+
+OPTIONS = {
+    **{"features": 4, "hidden_features": 8, "token_features": 8, "token_layers": 1},
+    **{"image_dropout": 0.1, "text_dropout": 0.1, "hidden_dropout": 0.1},
+    **{"token_heads": 2, "token_dropout": 0.1},
+}
+
+
+def network_of(name):
+    row = matchers.MATCHERS[name]
+    tokens = row.tokens(6, 5, ConfigDict(OPTIONS), nnx.Rngs(0))
+    return CaptionedTokens(Halves(), tokens, momentum=row.momentum)
+
+
+def some_tokens():
+    random = np.random.default_rng(0)
+    tokens = random.normal(size=(3, 2, 4, 5)).astype(np.float32)
+    mask = np.ones((3, 2, 4), bool)
+    mask[0, 1], mask[1, :, 2:] = False, False
+    return random.normal(size=(3, 2, 1, 6)), {"tokens": tokens, "mask": mask}
+
+
+@pytest.mark.parametrize("name", ["cmfg", "align_before_fuse", "modal_aware"])
+def test_no_embedding_sees_the_other_side_or_padding(name):
+    model = network_of(name)
+    maps, text = some_tokens()
+
+    @jax.jit
+    def embed(maps, text):
+        image, rows, tokens = model.joint_from_last(maps, text, train=False)
+        score = model.score(tokens, text["tokens"][:, 0], text["mask"][:, 0])
+        return image, rows, score
+
+    image, rows, score = embed(maps, text)
+    assert image.shape == (3, 4) and rows.shape == (3, 2, 4) and score.shape == (3,)
+    other = {**text, "tokens": np.where(text["mask"][..., None], text["tokens"], 9.0)}
+    same = embed(maps, other)  # what stands in the padding
+    for a, b in zip((image, rows, score), same, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    moved = embed(maps, {**text, "tokens": text["tokens"] + 1})
+    np.testing.assert_array_equal(moved[0], image)
+    assert np.abs(moved[1] - rows).max() > 1e-3
+    assert np.abs(moved[2] - score).max() > 1e-6
+    moved = embed(maps + 1, text)
+    np.testing.assert_array_equal(moved[1], rows)
+    assert np.abs(moved[0] - image).max() > 1e-3
+
+
+def test_towers_read_the_mean_of_word_pieces():
+    _, text = some_tokens()
+    towers = TwoTower(6, 5, 4, hidden_features=8, rngs=nnx.Rngs(0))
+    network = CaptionedTowers(Halves(), towers)
+    means = [
+        text["tokens"][i, j][text["mask"][i, j]].mean(axis=0)
+        for i, j in ((0, 0), (1, 1), (2, 0))
+    ]
+    means = np.stack([mean / np.linalg.norm(mean) for mean in means])
+    expected = towers.embed_text(jnp.asarray(means))
+    _, rows = network.joint_from_means(jnp.ones((3, 1, 1, 6)), text, train=False)
+    found = np.stack([rows[0, 0], rows[1, 1], rows[2, 0]])
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_sentences_that_are_there_are_drawn_alike():
+    _, text = some_tokens()
+    many = jax.vmap(lambda key: draw_tokens(key, text))
+    drawn = many(jax.random.split(jax.random.key(0), 400))
+    assert drawn["tokens"].shape == (400, 3, 1, 4, 5)
+    first = np.asarray(drawn["tokens"])[:, :, 0] == text["tokens"][:, 0]
+    shares = first.all(axis=(2, 3)).mean(axis=0)
+    assert shares[0] == 1 and np.abs(shares[1:] - 0.5).max() < 0.1
+
+
+def test_pairs_to_score_and_their_losses_by_hand():
+    logits = jnp.array([[0.0, 50.0, 0.0], [50.0, 0.0, 0.0], [0.0, 50.0, 0.0]])
+    image, text, there = pairs_to_score(
+        jax.random.key(0),
+        logits,
+        num_rows=2,
+        num_negatives=2,
+        groups=jnp.array([0, 1, 2]),
+    )
+    assert image.shape == text.shape == there.shape == (5, 2) and there.all()
+    assert image.tolist()[:3] == [[0, 1]] * 3 and text.tolist()[3:] == [[0, 1]] * 2
+    assert text.tolist()[1:3] == [[1, 0]] * 2
+    assert image.tolist()[3] in ([1, 0], [1, 2])
+    scores = jnp.array([[1.0, 2.0], [0.0, 2.0], [5.0, 5.0]])
+    counted = jnp.array([[True, True], [True, True], [True, False]])
+    e = np.exp
+    texts = [np.log(1 + e(-1)), np.log(2)]
+    images = [np.log(1 + e(4)), 0]
+    expected = np.mean(texts) + np.mean(images)
+    assert float(choice_loss(scores, counted)) == pytest.approx(expected, rel=1e-5)
+    each = [*np.log1p(e([-1.0, -2.0])), *np.log1p(e([0.0, 2.0])), np.log1p(e(5.0))]
+    assert float(binary_loss(scores, counted)) == pytest.approx(np.mean(each))
+    same = pairs_to_score(
+        jax.random.key(0), logits, num_rows=9, num_negatives=1, groups=jnp.zeros(3, int)
+    )
+    assert not same[2][1:].any() and float(choice_loss(scores, same[2][:, :2])) == 0
+
+
+def test_a_slow_copy_follows_and_is_not_trained():
+    model = network_of("align_before_fuse")
+    weight = model.network.image_head.kernel
+    before = np.asarray(weight[...])
+    weight[...] = weight[...] + 1
+    np.testing.assert_allclose(
+        follow(model, 0.75).image_head.kernel[...], before + 0.25, rtol=1e-5
+    )
+    assert network_of("cmfg").slow is None
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A cell of a network of tokens, in its folder."""
+    workdir = tmp_path_factory.mktemp("cells")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(assembly, "WordPieceModel", Pieces)
+        kind = BackboneKind(Halves, None, [0.0] * 3, [1 / 255] * 3, lambda path: 0)
+        patch.setitem(BACKBONES, "halves", kind)
+        folder = photographs(workdir / "photographs")
+        config = tiny(folder, workdir / "prepared", "align_before_fuse")
+        with config.unlocked():
+            config.model.update(OPTIONS)
+            config.loss.update(pair_rows=4, num_negatives=1)
+            config.retrieval.rerank = 3
+            config.training.num_epochs = 1
+        cell = compare.Cell("align_before_fuse", 0, 0)
+        yield config, workdir, compare.run_cells(config, [cell], workdir)[cell].result
+
+
+def test_a_run_of_tokens_is_ranked_again(run):
+    config, workdir, result = run
+    experiment = build.experiment(config)
+    folder = workdir / "align_before_fuse-0-0"
+    own = result["embeddings"]
+    assert own["rsum"] == pytest.approx(np.mean(own["of_image"]))
+    maps = modes.encoder.lower_maps(experiment)
+    assert maps.shape == (64, 2, 16, 32, 6) and maps.dtype == np.float16
+    modes.evaluate.load_run(experiment, folder)
+    # Pairs by hand: the sentences of a test image, one score at a time.
+    variables = modes.encoder.variables_of(experiment.model)
+    positions = experiment.split.query
+    scorer = functools.partial(modes.evaluate.PairScorer, experiment, variables, maps)
+    score = scorer(positions)
+    pairs, model = experiment.collection, experiment.model
+    found = score(np.array([2, 2]), np.array([4, 9]))
+    tokens = jnp.asarray(maps[positions[2], 0], jnp.float32).reshape(1, -1, 6)
+    for value, (image, sentence) in zip(found, [(2, 0), (4, 1)], strict=True):
+        text = pairs.text[positions[[image]]]
+        expected = model.score(
+            tokens, text["tokens"][:, sentence], text["mask"][:, sentence]
+        )
+        assert value == pytest.approx(float(expected[0]), rel=2e-3, abs=1e-4)
+
+
+def test_tokens_are_asked_for(run):
+    config, _, _ = run
+    pairs = build.collection(config.data)
+    with config.unlocked():
+        other = config.copy_and_resolve_references()
+        other.data.text = "bag"
+    with pytest.raises(ValueError, match="word_pieces_by_line .* got 'bag'"):
+        build.experiment(other, pairs)
+    with pytest.raises(ValueError, match="reads the word pieces .* got 'bag'"):
+        matchers.network(
+            other, pairs, None, method=matchers.MATCHERS["cmfg"], num_outputs=4
+        )
+    assert not isinstance(pairs.text, TokenTable)
+    with pytest.raises(ValueError, match="CaptionedTokens expects text as tokens"):
+        network_of("cmfg").joint_from_last(
+            jnp.ones((1, 2, 1, 6)), jnp.ones((1, 4)), train=False
+        )
