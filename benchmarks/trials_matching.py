@@ -50,10 +50,11 @@ def tokens(dropout, pace):
 
 
 TOWER_TRIALS = {
-    "rate 1e-3, dropout .5 / .3 / .3": towers(1e-3, 0.5, 0.3, 0.3),
-    "rate 5e-4": towers(5e-4, 0.5, 0.3, 0.3),
-    "rate 2e-3": towers(2e-3, 0.5, 0.3, 0.3),
-    "dropout .3 / .2 / .1": towers(1e-3, 0.3, 0.2, 0.1),
+    "rate 2e-3, dropout .5 / .3 / .3": towers(2e-3, 0.5, 0.3, 0.3),
+    "rate 1e-3": towers(1e-3, 0.5, 0.3, 0.3),
+    "rate 4e-3": towers(4e-3, 0.5, 0.3, 0.3),
+    "features as they are, rate 1e-3": towers(1e-3, 0.5, 0.3, 0.3)
+    | {"model.standard_inputs": False},
 }
 TOKEN_TRIALS = {
     "token dropout .1, pace 1": tokens(0.1, 1.0),

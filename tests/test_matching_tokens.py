@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from test_matching_task import Halves, photographs, tiny
 
 from modal_aware_jax import build, compare, modes
+from modal_aware_jax.backbones.text_vector import StandardText
 from modal_aware_jax.data.token_table import TokenTable
 from modal_aware_jax.experiment import assembly, matchers
 from modal_aware_jax.experiment.backbones import BACKBONES, BackboneKind
@@ -214,3 +215,13 @@ def test_tokens_are_asked_for(run):
         network_of("cmfg").joint_from_last(
             jnp.ones((1, 2, 1, 6)), jnp.ones((1, 4)), train=False
         )
+
+
+def test_standard_inputs_see_no_shift_or_scale():
+    towers = TwoTower(6, 5, 4, hidden_features=8, inputs=StandardText, rngs=nnx.Rngs(0))
+    x = np.random.default_rng(0).normal(size=(50, 6)).astype(np.float32)
+    moved = 3 * x + np.arange(6, dtype=np.float32)[None]
+    one, other = (towers.embed_image(rows, train=True) for rows in (x, moved))
+    np.testing.assert_allclose(one, other, atol=1e-3)
+    row = towers.embed_image(x[:1])  # by running averages: alone as among others
+    np.testing.assert_allclose(row, towers.embed_image(x)[:1], rtol=1e-5)

@@ -54,6 +54,7 @@ def captioned_settings(
             "method": method,
             "features": 1024,  # of the embeddings
             "hidden_features": 2048,
+            "standard_inputs": True,  # features standardised before the first layer
             "image_dropout": 0.5,
             "text_dropout": 0.3,
             "hidden_dropout": 0.3,
@@ -76,7 +77,7 @@ def captioned_settings(
             "momentum": 0.995,  # of a slow copy
         },
         "optimizer": {
-            "learning_rate": 1e-3,
+            "learning_rate": 2e-3,
             "backbone_learning_rate": 1e-4,
             "block_learning_rate": 1.0,  # of cross-modal parts, a factor
             "weight_decay": 0.0,

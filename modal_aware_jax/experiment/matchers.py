@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from flax import nnx
 
+from modal_aware_jax.backbones.text_vector import PlainText, StandardText
 from modal_aware_jax.backbones.word_reader import WordReader
 from modal_aware_jax.blocks.cross_modal_graph import CrossModalGraph, recommended_graph
 from modal_aware_jax.data.token_table import TokenTable
@@ -82,9 +83,9 @@ class Matcher(NamedTuple):
     momentum: bool = False
 
 
-def _without_dropout(*widths, hidden_features, dtype, rngs, **rates):
-    del rates
-    return TwoTower(*widths, hidden_features=hidden_features, dtype=dtype, rngs=rngs)
+def _without_dropout(*widths, **options):
+    kept = {key: value for key, value in options.items() if "dropout" not in key}
+    return TwoTower(*widths, **kept)
 
 
 def _linear(*widths, rngs, **options):
@@ -166,5 +167,11 @@ def network(config, pairs, text, *, method: Matcher, num_outputs: int) -> nnx.Mo
         whole = CaptionedTowers(trunk, towers)
     else:
         read = method.tokens(*widths, options, rngs)
-        whole = CaptionedTokens(trunk, read, momentum=method.momentum)
+        inputs = StandardText if options.get("standard_inputs") else PlainText
+        whole = CaptionedTokens(
+            trunk,
+            read,
+            inputs=inputs(trunk.upper_features, rngs=rngs),
+            momentum=method.momentum,
+        )
     return compute_in(whole, options.get("dtype", "float32"))

@@ -7,6 +7,7 @@ judge of pairs has `score_pairs` alone and stands beside towers.
 
 import functools
 
+from modal_aware_jax.backbones.text_vector import PlainText, StandardText
 from modal_aware_jax.blocks.cross_modal_graph import recommended_graph
 from modal_aware_jax.blocks.pooling import unit_mean
 from modal_aware_jax.experiment.methods import BLOCKS
@@ -24,6 +25,7 @@ def tower_options(options, rngs):
         "image_dropout_rate": options.image_dropout,
         "text_dropout_rate": options.text_dropout,
         "hidden_dropout_rate": options.hidden_dropout,
+        "inputs": StandardText if options.get("standard_inputs") else PlainText,
         "dtype": None,
         "rngs": rngs,
     }

@@ -15,6 +15,8 @@ class CaptionedTokens(nnx.Module):
       backbone: a module with `lower(images, *, train)` and `upper(maps, *, train)`.
       network: with `embed_image`, `embed_text`, `score_pairs` and `temperature`, such
         as `CrossModalGraphNetwork`.
+      inputs: a module that image tokens go through first, called with `train`, such as
+        `StandardText`, which standardises each feature; None for none.
       momentum: whether a slow copy of the network is kept, as `slow`, for a loss that
         renews it; it is not trained.
 
@@ -36,9 +38,15 @@ class CaptionedTokens(nnx.Module):
     reads_last = True  # of a frozen backbone the last maps alone
 
     def __init__(
-        self, backbone: nnx.Module, network: nnx.Module, *, momentum: bool = False
+        self,
+        backbone: nnx.Module,
+        network: nnx.Module,
+        *,
+        inputs: nnx.Module | None = None,
+        momentum: bool = False,
     ):
         self.backbone = backbone
+        self.inputs = nnx.data(inputs)
         self.network = network
         self.slow = nnx.data(nnx.clone(network) if momentum else None)
 
@@ -70,6 +78,8 @@ class CaptionedTokens(nnx.Module):
                 "--config.data.text=word_pieces_by_line."
             )
         tokens = maps.reshape(len(maps), -1, maps.shape[-1])  # [B, M, C]
+        if self.inputs is not None:
+            tokens = self.inputs(tokens, train=train)
         image = self.network.embed_image(tokens, train=train, rngs=rngs)
         words, mask = flat_sentences(text)
         rows = self.network.embed_text(words, text_mask=mask, train=train, rngs=rngs)

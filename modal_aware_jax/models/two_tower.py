@@ -5,12 +5,16 @@ import jax.numpy as jnp
 from flax import nnx
 
 from modal_aware_jax.backbones.dropout import drop
+from modal_aware_jax.backbones.text_vector import PlainText
 from modal_aware_jax.blocks.pooling import masked_mean
 from modal_aware_jax.models.temperature import Temperature
 
 
 class Tower(nnx.Module):
     """Features of one modality to an embedding: dropout, dense, ReLU, dropout, dense.
+
+    Means of ReLU's outputs have a common part that is larger than what tells images
+    apart; `inputs=StandardText` takes it out before the first layer.
 
     Args:
       in_features: D of the vectors [B, D] or tokens [B, S, D] that come in.
@@ -19,6 +23,8 @@ class Tower(nnx.Module):
       dropout_rates: of the inputs and of the hidden layer.
       pool: a function of tokens [B, S, D] and their mask [B, S] to [B, D], such as
         `masked_mean` or `first_token`; vectors are not pooled.
+      inputs: constructor `(features, *, rngs)` of what the pooled vectors go through
+        first: `PlainText`, nothing, or `StandardText`, which standardises each feature.
       head: constructor `(in_features, features, *, dtype, rngs)` of the last layer;
         with `HashHead` the embedding is F relaxed bits.
       dtype: of the computation.
@@ -33,6 +39,7 @@ class Tower(nnx.Module):
         hidden_features: int = 1024,
         dropout_rates: tuple[float, float] = (0.0, 0.0),
         pool=masked_mean,
+        inputs=PlainText,
         head=nnx.Linear,
         dtype=None,
         rngs: nnx.Rngs,
@@ -40,6 +47,7 @@ class Tower(nnx.Module):
         self.in_features = in_features
         self.dropout_rates = dropout_rates
         self.pool = pool
+        self.inputs = inputs(in_features, rngs=rngs)
         self.hidden = nnx.Linear(in_features, hidden_features, dtype=dtype, rngs=rngs)
         self.head = head(hidden_features, features, dtype=dtype, rngs=rngs)
 
@@ -69,6 +77,7 @@ class Tower(nnx.Module):
             raise ValueError("Tower expects a mask with tokens [B, S, D] only.")
         before, after = self.dropout_rates if train else (0.0, 0.0)
         vector = self.pool(inputs, mask) if inputs.ndim == 3 else inputs
+        vector = self.inputs(vector, train=train)
         vector = drop(rngs, vector, before, caller="Tower")
         hidden = nnx.relu(self.hidden(vector))
         return self.head(drop(rngs, hidden, after, caller="Tower"))
@@ -88,6 +97,7 @@ class TwoTower(nnx.Module):
       image_dropout_rate, text_dropout_rate: of the inputs.
       hidden_dropout_rate: of the hidden layers.
       image_pool, text_pool: functions of tokens and mask, as in `Tower`.
+      inputs: constructor of what comes first in both, as in `Tower`.
       head: constructor of the last layers, as in `Tower`.
       scale, bias: of `Temperature` at the start.
       dtype: of the computation.
@@ -114,6 +124,7 @@ class TwoTower(nnx.Module):
         hidden_dropout_rate: float = 0.0,
         image_pool=masked_mean,
         text_pool=masked_mean,
+        inputs=PlainText,
         head=nnx.Linear,
         scale: float = 1 / 0.07,
         bias: float = 0.0,
@@ -127,6 +138,7 @@ class TwoTower(nnx.Module):
                 hidden_features=hidden_features,
                 dropout_rates=(dropout_rate, hidden_dropout_rate),
                 pool=pool,
+                inputs=inputs,
                 head=head,
                 dtype=dtype,
                 rngs=rngs,

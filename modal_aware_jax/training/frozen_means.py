@@ -67,7 +67,8 @@ def _compute(maps, mean_fn, partial, dtype, batch_size):
     """Writes what `mean_fn` gives of all maps, a batch at a time."""
     count = 2 * len(maps)
     rows = maps.reshape(count, *maps.shape[2:])
-    first = jax.ShapeDtypeStruct((1, *maps.shape[2:]), maps.dtype)
+    batch = min(batch_size, count)
+    first = jax.ShapeDtypeStruct((batch, *maps.shape[2:]), maps.dtype)
     shape = (len(maps), 2, *jax.eval_shape(mean_fn, first).shape[1:])
     layout = {"descr": dtype.str, "fortran_order": False, "shape": shape}
     with (
