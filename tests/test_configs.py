@@ -15,7 +15,14 @@ from modal_aware_jax.overrides import ArgumentError
 CONFIGS = sorted((pathlib.Path(__file__).parent.parent / "configs").glob("*.py"))
 
 
-OTHER_TASKS = ("posts", "flickr8k", "flickr30k", "coco", "captioned_shapes")
+OTHER_TASKS = (
+    "posts",
+    "flickr8k",
+    "flickr30k",
+    "coco",
+    "captioned_shapes",
+    "cross_modal",
+)
 OF_CODES = [path for path in CONFIGS if path.stem not in OTHER_TASKS]
 
 

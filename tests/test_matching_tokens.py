@@ -190,12 +190,13 @@ def test_a_run_of_tokens_is_ranked_again(run):
     pairs, model = experiment.collection, experiment.model
     found = score(np.array([2, 2]), np.array([4, 9]))
     tokens = jnp.asarray(maps[positions[2], 0], jnp.float32).reshape(1, -1, 6)
+    tokens = model.inputs(tokens, train=False)
     for value, (image, sentence) in zip(found, [(2, 0), (4, 1)], strict=True):
         text = pairs.text[positions[[image]]]
         expected = model.score(
             tokens, text["tokens"][:, sentence], text["mask"][:, sentence]
         )
-        assert value == pytest.approx(float(expected[0]), rel=2e-3, abs=1e-4)
+        assert value == pytest.approx(float(expected[0]), rel=1e-2, abs=3e-3)
 
 
 def test_tokens_are_asked_for(run):

@@ -5,11 +5,12 @@ from typing import Any
 from modal_aware_jax.experiment.lookup import choose
 from modal_aware_jax.experiment.losses import loss_options
 from modal_aware_jax.tasks.classification import CLASSIFICATION
+from modal_aware_jax.tasks.cross_modal import CROSS_MODAL
 from modal_aware_jax.tasks.hashing import HASHING
 from modal_aware_jax.tasks.matching import MATCHING
 from modal_aware_jax.tasks.task import Task
 
-TASKS = {task.name: task for task in (HASHING, CLASSIFICATION, MATCHING)}
+TASKS = {task.name: task for task in (HASHING, CLASSIFICATION, MATCHING, CROSS_MODAL)}
 DEFAULT = "hashing"  # of configs from before there were others
 
 

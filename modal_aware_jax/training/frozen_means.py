@@ -67,20 +67,19 @@ def _compute(maps, mean_fn, partial, dtype, batch_size):
     """Writes what `mean_fn` gives of all maps, a batch at a time."""
     count = 2 * len(maps)
     rows = maps.reshape(count, *maps.shape[2:])
-    batch = min(batch_size, count)
-    first = jax.ShapeDtypeStruct((batch, *maps.shape[2:]), maps.dtype)
-    shape = (len(maps), 2, *jax.eval_shape(mean_fn, first).shape[1:])
-    layout = {"descr": dtype.str, "fortran_order": False, "shape": shape}
     with (
         open(partial, "wb") as file,
         ProgressBar(count, label="last maps or means") as bar,
     ):
-        np.lib.format.write_array_header_1_0(file, layout)
         for start in range(0, count, batch_size):
             # The last batch ends at the end, so that every batch has one size.
             begin = max(0, min(start, count - batch_size))
             some = np.asarray(mean_fn(rows[begin : begin + batch_size]))
             some = some[start - begin :].astype(dtype)
+            if start == 0:
+                shape = (len(maps), 2, *some.shape[1:])
+                layout = {"descr": dtype.str, "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(file, layout)
             file.write(np.ascontiguousarray(some).tobytes())
             bar.advance(len(some))
         file.flush()
