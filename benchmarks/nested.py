@@ -48,7 +48,7 @@ def main():
         config, args.nested, methods=args.methods.split(","), bits=args.bits
     )
     rows = []
-    for cell in cells:
+    for cell, finished in cells.items():
         with np.load(args.nested / cell.folder / "codes.npz") as kept:
             codes = {name: kept[name] for name in kept.files}
         query, database = (
@@ -67,7 +67,8 @@ def main():
                 for part, chosen in (("protocol", slice(None)), ("unseen", unseen))
             }
             alone = own.get(cell._replace(bits=bits))
-            rows.append(row_of(cell, bits, scores, alone and alone.result))
+            row = row_of(cell, bits, scores, alone and alone.result)
+            rows.append({**row, "trained_at": finished.made["commit"]})
             print(rows[-1], flush=True)
     write(rows, args, config)
 
@@ -108,7 +109,8 @@ def write(rows, args, config):
         "\nMIR-Flickr, `configs/flickr.py:variant=quick`, seed 0, ties 'expected'. One "
         f"model for {', '.join(map(str, lengths))} bits (`config.model.nested_bits`), "
         "trained on all of these prefixes at once; models of their own length from "
-        "`flickr_words.md`. Intervals: paired bootstrap over the queries. Commit "
+        "`flickr_words.md`. Intervals: paired bootstrap over the queries. Trained at "
+        f"commit {', '.join(sorted({row['trained_at'] for row in rows}))}, scored at "
         f"{made['commit']}. Made by `benchmarks/nested.py`.\n"
     )
     results = HERE / "results"
