@@ -173,6 +173,7 @@ def run(tmp_path_factory):
         yield config, workdir, compare.run_cells(config, [cell], workdir)[cell].result
 
 
+@pytest.mark.slow
 def test_a_run_of_tokens_is_ranked_again(run):
     config, workdir, result = run
     experiment = build.experiment(config)
@@ -199,8 +200,8 @@ def test_a_run_of_tokens_is_ranked_again(run):
         assert value == pytest.approx(float(expected[0]), rel=1e-2, abs=3e-3)
 
 
-def test_tokens_are_asked_for(run):
-    config, _, _ = run
+def test_tokens_are_asked_for(tmp_path):
+    config = tiny(photographs(tmp_path / "photographs"), tmp_path / "prepared")
     pairs = build.collection(config.data)
     with config.unlocked():
         other = config.copy_and_resolve_references()
