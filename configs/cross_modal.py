@@ -37,7 +37,6 @@ def get_config(arg: str = "") -> ConfigDict:
         )
     )
     config.task, config.seed = task.name, choice["seed"]
-    config.data.text = "bag"
     config.model = ConfigDict(
         {
             "method": choice["method"],

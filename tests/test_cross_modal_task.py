@@ -15,6 +15,8 @@ from modal_aware_jax import build, compare
 from modal_aware_jax.experiment.backbones import BACKBONES, BackboneKind
 from modal_aware_jax.experiment.cross_modal_methods import LOSSES, METHODS
 from modal_aware_jax.models.temperature import Temperature
+from modal_aware_jax.models.two_tower import Tower
+from modal_aware_jax.models.word_tower import WordTower
 from modal_aware_jax.retrieval.metrics import mean_average_precision
 from modal_aware_jax.tasks import cross_modal
 
@@ -102,4 +104,18 @@ def test_means_and_what_is_refused(finished):
     with pytest.raises(ValueError, match="one vector a text: .* got 'word_pieces'"):
         cross_modal.check(other, pairs)
     model = build.experiment(config, pairs).model
-    assert isinstance(model.towers.text.head, nnx.Module)
+    assert isinstance(model.towers.text.tower.head, nnx.Module)
+
+
+def test_a_word_tower_sums_vectors_over_the_root_of_their_number():
+    tower = Tower(3, 2, hidden_features=4, rngs=nnx.Rngs(0))
+    vectors = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+    words = WordTower(vectors, tower)
+    bags = jnp.array([[1, 0, 0, 1, 0], [0, 0, 0, 0, 0]])
+    sums = np.stack([(vectors[0] + vectors[3]) / 2**0.5, np.zeros(3)])
+    expected = tower(jnp.asarray(sums, jnp.float32))
+    np.testing.assert_allclose(words(bags), expected, rtol=1e-5)
+    with pytest.raises(ValueError, match=r"expects bags \[B, 5\] .* got \(2, 3\)"):
+        words(bags[:, :3])
+    with pytest.raises(ValueError, match=r"vectors of words \[T, 3\]"):
+        WordTower(vectors[:, :2], tower)

@@ -220,7 +220,9 @@ def test_tokens_are_asked_for(tmp_path):
 
 
 def test_standard_inputs_see_no_shift_or_scale():
-    towers = TwoTower(6, 5, 4, hidden_features=8, inputs=StandardText, rngs=nnx.Rngs(0))
+    towers = TwoTower(
+        6, 5, 4, hidden_features=8, image_inputs=StandardText, rngs=nnx.Rngs(0)
+    )
     x = np.random.default_rng(0).normal(size=(50, 6)).astype(np.float32)
     moved = 3 * x + np.arange(6, dtype=np.float32)[None]
     one, other = (towers.embed_image(rows, train=True) for rows in (x, moved))

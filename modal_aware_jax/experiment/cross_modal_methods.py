@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from flax import nnx
 
-from modal_aware_jax.backbones.text_vector import StandardText
+from modal_aware_jax.backbones.text_vector import PlainText, StandardText
 from modal_aware_jax.experiment.backbones import backbone
 from modal_aware_jax.experiment.precision import compute_in
 from modal_aware_jax.hashing.head import HashHead
@@ -15,6 +15,7 @@ from modal_aware_jax.losses.dcmh import dcmh
 from modal_aware_jax.losses.info_nce import info_nce, label_info_nce
 from modal_aware_jax.models.captioned import CaptionedTowers
 from modal_aware_jax.models.two_tower import TwoTower
+from modal_aware_jax.models.word_tower import WordTower
 
 
 class Loss(NamedTuple):
@@ -82,18 +83,24 @@ METHODS = {
 
 def network(config, pairs, text, *, method, num_outputs: int) -> nnx.Module:
     """Two towers with hash heads on a backbone's means and on the text's vectors."""
-    del text, method
+    del method
     rngs, options = nnx.Rngs(config.seed), config.model
     trunk = backbone(config.backbone, config.data.get("dir", ""), rngs)
+    vectors = getattr(text, "vectors_of_words", None)
+    width = pairs.num_text_features if vectors is None else vectors.shape[1]
     towers = TwoTower(
         trunk.upper_features,
-        pairs.num_text_features,
+        width,
         num_outputs,
         hidden_features=options.hidden_features,
         image_dropout_rate=options.image_dropout,
         hidden_dropout_rate=options.hidden_dropout,
-        inputs=StandardText,
+        image_inputs=StandardText,
+        # A word that a batch lacks has no deviation: bags stay as they are.
+        text_inputs=PlainText if pairs.vocabulary else StandardText,
         head=HashHead,
         rngs=rngs,
     )
+    if vectors is not None:
+        towers.text = WordTower(vectors, towers.text)
     return compute_in(CaptionedTowers(trunk, towers), options.get("dtype", "float32"))

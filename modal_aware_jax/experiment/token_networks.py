@@ -20,12 +20,14 @@ from modal_aware_jax.models.two_tower import TwoTower
 
 def tower_options(options, rngs):
     """What `config.model` says of two towers, as keywords of a `TwoTower`."""
+    inputs = StandardText if options.get("standard_inputs") else PlainText
     return {
         "hidden_features": options.hidden_features,
         "image_dropout_rate": options.image_dropout,
         "text_dropout_rate": options.text_dropout,
         "hidden_dropout_rate": options.hidden_dropout,
-        "inputs": StandardText if options.get("standard_inputs") else PlainText,
+        "image_inputs": inputs,
+        "text_inputs": inputs,
         "dtype": None,
         "rngs": rngs,
     }

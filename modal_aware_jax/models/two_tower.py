@@ -97,7 +97,7 @@ class TwoTower(nnx.Module):
       image_dropout_rate, text_dropout_rate: of the inputs.
       hidden_dropout_rate: of the hidden layers.
       image_pool, text_pool: functions of tokens and mask, as in `Tower`.
-      inputs: constructor of what comes first in both, as in `Tower`.
+      image_inputs, text_inputs: constructors of what comes first, as in `Tower`.
       head: constructor of the last layers, as in `Tower`.
       scale, bias: of `Temperature` at the start.
       dtype: of the computation.
@@ -124,14 +124,15 @@ class TwoTower(nnx.Module):
         hidden_dropout_rate: float = 0.0,
         image_pool=masked_mean,
         text_pool=masked_mean,
-        inputs=PlainText,
+        image_inputs=PlainText,
+        text_inputs=PlainText,
         head=nnx.Linear,
         scale: float = 1 / 0.07,
         bias: float = 0.0,
         dtype=None,
         rngs: nnx.Rngs,
     ):
-        def tower(in_features, dropout_rate, pool):
+        def tower(in_features, dropout_rate, pool, inputs):
             return Tower(
                 in_features,
                 features,
@@ -144,8 +145,8 @@ class TwoTower(nnx.Module):
                 rngs=rngs,
             )
 
-        self.image = tower(image_features, image_dropout_rate, image_pool)
-        self.text = tower(text_features, text_dropout_rate, text_pool)
+        self.image = tower(image_features, image_dropout_rate, image_pool, image_inputs)
+        self.text = tower(text_features, text_dropout_rate, text_pool, text_inputs)
         self.temperature = Temperature(scale, bias)
 
     @property

@@ -34,7 +34,7 @@ def check(config, pairs) -> None:
     if isinstance(pairs.text, TokenTable) or "word_pieces" in config.data.text:
         raise ValueError(
             "The task cross_modal reads one vector a text: set "
-            f"--config.data.text=bag or sentence, got {config.data.text!r}."
+            f"--config.data.text=words, bag or sentence, got {config.data.text!r}."
         )
 
 
