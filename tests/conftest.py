@@ -15,22 +15,31 @@ import shared_programs  # noqa: E402
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # Programs compiled by an earlier run are read back.
-jax.config.update(
-    "jax_compilation_cache_dir",
-    os.path.join(tempfile.gettempdir(), f"modal_aware_jax_tests_{getpass.getuser()}"),
+CACHE = os.path.join(
+    tempfile.gettempdir(), f"modal_aware_jax_tests_{getpass.getuser()}"
 )
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+SETTINGS = {
+    "jax_compilation_cache_dir": CACHE,
+    "jax_persistent_cache_min_compile_time_secs": 0.2,
+}
+# A program of the fast suite runs once or twice: making it costs more than running it.
+FAST_SETTINGS = {"jax_disable_most_optimizations": True}
 
-# A program runs once or twice here, so that making it costs more than running it.
-jax.config.update("jax_disable_most_optimizations", True)
-
-# Modules are initialised one array at a time, and each new shape is a program of its own
-# for a second of work. The same numbers come from the first of a longer row of them.
+# Modules are initialised one array at a time, and each new shape is a program of its
+# own, a second of work. The same numbers come from the first of a longer row of them.
 for draw in ("normal", "truncated_normal", "uniform"):
     shared_programs.share(draw)
 
 # Grain's worker processes read absl's flags, which pytest never parses.
 absl.flags.FLAGS.mark_as_parsed()
+
+
+def pytest_configure(config):
+    """Settings of JAX, for the programs that the tests start, too."""
+    fast = "not slow" in config.option.markexpr
+    for name, value in (SETTINGS | (FAST_SETTINGS if fast else {})).items():
+        jax.config.update(name, value)
+        os.environ.setdefault(name.upper(), str(value))
 
 
 @pytest.fixture

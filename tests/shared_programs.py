@@ -1,4 +1,4 @@
-"""Random arrays of many shapes from few compiled programs, number for number the same."""
+"""Random arrays of many shapes from few compiled programs, the same numbers."""
 
 import functools
 import inspect

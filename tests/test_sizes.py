@@ -97,7 +97,8 @@ def test_what_a_given_split_leaves_open_is_drawn():
         given_split(PARTS, num_train=21)
 
 
-def test_a_mode_that_needs_labels_refuses_a_collection_without(config):
+def test_a_task_that_needs_labels_refuses_a_collection_without():
+    config = runpy.run_path(str(FOLDER))["get_config"]("task=classification").lock()
     pairs = shapes.load(num_pairs=60, image_size=16)
     pairs = dataclasses.replace(pairs, labels=np.zeros((60, 0)), label_names=())
     message = "shapes has no labels.*label_column=NAME"

@@ -23,7 +23,7 @@ from modal_aware_jax.experiment.lookup import choose
 from modal_aware_jax.experiment.methods import model, needs_stand_ins
 from modal_aware_jax.experiment.optimizers import make_optimizer
 from modal_aware_jax.experiment.sources import collection, fitted, split_of
-from modal_aware_jax.experiment.tasks import choose_method, task_of
+from modal_aware_jax.experiment.tasks import choose_method, task_for
 from modal_aware_jax.hashing.nested import check_lengths
 from modal_aware_jax.tasks.task import Task
 
@@ -123,7 +123,7 @@ def experiment(config, pairs: Collection | None = None) -> Experiment:
       pairs: the collection as its source gives it, where it was read already.
     """
     pairs = collection(config.data) if pairs is None else pairs
-    task = task_of(config)
+    task = task_for(config, pairs)
     task.check(config, pairs)
     method = choose_method(task, config.model.method)
     config = fitted(config, pairs)

@@ -8,15 +8,26 @@ from modal_aware_jax.tasks.classification import CLASSIFICATION
 from modal_aware_jax.tasks.cross_modal import CROSS_MODAL
 from modal_aware_jax.tasks.hashing import HASHING
 from modal_aware_jax.tasks.matching import MATCHING
+from modal_aware_jax.tasks.neighbours import neighbours
 from modal_aware_jax.tasks.task import Task
 
 TASKS = {task.name: task for task in (HASHING, CLASSIFICATION, MATCHING, CROSS_MODAL)}
 DEFAULT = "hashing"  # of configs from before there were others
+# What a task becomes for a collection without labels; the others need them.
+UNLABELLED = {"hashing": neighbours}
 
 
 def task_of(config) -> Task:
     """The task that a config names."""
     return choose("config.task", TASKS, config.get("task", DEFAULT))
+
+
+def task_for(config, pairs) -> Task:
+    """The task that a config names, in its form for a collection without labels."""
+    task = task_of(config)
+    if task.name in UNLABELLED and not pairs.labels.any():
+        return UNLABELLED[task.name]()
+    return task
 
 
 def choose_method(task: Task, name: str) -> Any:

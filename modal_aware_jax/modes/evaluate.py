@@ -37,7 +37,10 @@ def evaluate_run(experiment: Experiment, workdir: pathlib.Path, *, step="latest"
       step: 'latest' (the default and the protocol), 'best' or a step.
     """
     record = load_run(experiment, workdir, step)
-    encoder = Encoder(experiment, lower_maps(experiment))
+    maps = lower_maps(experiment)
+    if experiment.task.prepare:
+        experiment.task.prepare(experiment, maps)
+    encoder = Encoder(experiment, maps)
     variables = variables_of(experiment.model)
     return report_run(experiment, encoder, variables, workdir, record.get("history"))
 

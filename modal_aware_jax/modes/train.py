@@ -47,6 +47,8 @@ def fit_run(experiment: Experiment, workdir: pathlib.Path):
     maps = lower_maps(experiment)
     if experiment.solve is not None:
         experiment.solve(experiment.model, maps)
+    if experiment.task.prepare:
+        experiment.task.prepare(experiment, maps)
     if maps is None:
         as_it_is = {"crop_scale": (1.0, 1.0), "crop_ratio": (1.0, 1.0), "flip": False}
         batches = pipeline.train_batches(

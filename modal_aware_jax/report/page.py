@@ -67,12 +67,22 @@ CONVENTIONS = (
     "all others, which is what new items meet."
 )
 
+RELEVANT = "shares a label with the query"
+
 
 def data_uri(data: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def render_page(results: dict, *, curves=(), examples=(), title: str) -> str:
+def render_page(
+    results: dict,
+    *,
+    curves=(),
+    examples=(),
+    title: str,
+    note: str = "",
+    relevant: str = RELEVANT,
+) -> str:
     """The page as HTML.
 
     Args:
@@ -80,8 +90,11 @@ def render_page(results: dict, *, curves=(), examples=(), title: str) -> str:
         curves: (description, path of a PNG) pairs, embedded.
         examples: see `write_report`.
         title: heading; all text is escaped here.
+        note: a paragraph under it.
+        relevant: what makes an item relevant to a query.
     """
     parts = [
+        *([f'<p class="note">{html.escape(note)}</p>'] if note else ()),
         render_table(results),
         f'<p class="note">{html.escape(CONVENTIONS)}</p>',
         *render_health(results),
@@ -91,7 +104,7 @@ def render_page(results: dict, *, curves=(), examples=(), title: str) -> str:
     if examples:
         parts.append("<h2>Example queries and their nearest items</h2>")
         parts.append(
-            '<p class="note">A relevant item shares a label with the query: green '
+            f'<p class="note">A relevant item {html.escape(relevant)}: green '
             "border and “✓ relevant”; any other: dashed red border and “✗ not "
             "relevant”. Shared labels are bold.</p>"
         )
@@ -217,7 +230,16 @@ def render_item(image, caption, labels, head, kind, shared=frozenset()) -> str:
     )
 
 
-def write_page(path, results: dict, *, curves=(), examples=(), title: str) -> None:
+def write_page(
+    path,
+    results: dict,
+    *,
+    curves=(),
+    examples=(),
+    title: str,
+    note: str = "",
+    relevant: str = RELEVANT,
+) -> None:
     """Writes the page.
 
     Args:
@@ -226,6 +248,14 @@ def write_page(path, results: dict, *, curves=(), examples=(), title: str) -> No
         curves: (description, path of a PNG) pairs, embedded.
         examples: see `write_report`.
         title: heading.
+        note, relevant: as for `render_page`.
     """
-    page = render_page(results, curves=curves, examples=examples, title=title)
+    page = render_page(
+        results,
+        curves=curves,
+        examples=examples,
+        title=title,
+        note=note,
+        relevant=relevant,
+    )
     pathlib.Path(path).write_text(page, encoding="utf-8")

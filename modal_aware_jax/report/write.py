@@ -3,12 +3,17 @@
 import pathlib
 
 from modal_aware_jax.report.curves import draw_precision_at, draw_precision_recall
-from modal_aware_jax.report.page import write_page
+from modal_aware_jax.report.page import RELEVANT, write_page
 from modal_aware_jax.report.tables import with_parts, write_tables
 
 
 def write_report(
-    directory, results: dict, examples=None, title: str = "Retrieval report"
+    directory,
+    results: dict,
+    examples=None,
+    title: str = "Retrieval report",
+    note: str = "",
+    relevant: str = RELEVANT,
 ) -> pathlib.Path:
     """Writes metrics.json, .csv, .md, two curves as PNG and index.html.
 
@@ -23,6 +28,8 @@ def write_report(
           with images as encoded bytes or arrays, labels as names, relevant a bool, or
           None where it is not known.
         title: heading of the page.
+        note: a paragraph under it, and under the table in `metrics.md`.
+        relevant: what makes an item relevant to a query.
 
     Returns:
         The path of the page.
@@ -34,6 +41,9 @@ def write_report(
     directory = pathlib.Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     write_tables(directory, results)
+    if note:
+        with open(directory / "metrics.md", "a", encoding="utf-8") as file:
+            file.write(f"\n{note}\n")
     drawn = with_parts(results)
     draw_precision_recall(drawn, directory / "precision_recall.png")
     draw_precision_at(drawn, directory / "precision_at.png")
@@ -45,5 +55,13 @@ def write_report(
         ("Precision among the N nearest items", directory / "precision_at.png"),
     ]
     page = directory / "index.html"
-    write_page(page, results, curves=curves, examples=examples or (), title=title)
+    write_page(
+        page,
+        results,
+        curves=curves,
+        examples=examples or (),
+        title=title,
+        note=note,
+        relevant=relevant,
+    )
     return page

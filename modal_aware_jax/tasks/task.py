@@ -146,6 +146,9 @@ class Task:
       write_report: `write_report(directory, {name: result}, *, examples, title)`.
       text: `text({name: result})` -> a table for the terminal.
       comparison: how its runs are compared.
+      prepare: `prepare(experiment, maps)` before training and before an evaluation, in
+        every process, with the maps that `modes.encoder.lower_maps` gives; None: there
+        is nothing to prepare.
     """
 
     name: str
@@ -171,3 +174,4 @@ class Task:
     write_report: Callable[..., Any]
     text: Callable[[dict], str]
     comparison: Comparison
+    prepare: Callable[..., None] | None = None

@@ -59,3 +59,32 @@ class CodeBank(nnx.Module):
         )
         self.codes[...], self.labels[...] = codes, bank_labels
         return codes, bank_labels
+
+
+class NeighbourLists(nnx.Module):
+    """The nearest training pairs of each training pair, nearest first: rows [N, k].
+
+    Args:
+        num_items: N.
+        length: k.
+
+    >>> lists = NeighbourLists(3, 2)
+    >>> lists.rows[...] = jnp.array([[1, 2], [0, 2], [1, 0]])
+    >>> lists(jnp.array([0, 2])).tolist()
+    [[0.0, 0.5], [0.5, 0.0]]
+    """
+
+    def __init__(self, num_items: int, length: int):
+        self.rows = Memory(jnp.full((num_items, length), -1, jnp.int32))
+
+    def __call__(self, rows: jax.Array) -> jax.Array:
+        """Rows [B] -> float [B, B], from 1 for the nearest to 0 outside of both lists.
+
+        The r-th of k, from 0, has 1 − r / k; of two rows that list each other the
+        larger holds for both.
+        """
+        lists = self.rows[...]
+        rank_weight = 1 - jnp.arange(lists.shape[1]) / lists.shape[1]
+        listed = lists[rows][:, None, :] == rows[None, :, None]  # [B, B, k]
+        weights = jnp.where(listed, rank_weight[None, None, :], 0).max(axis=-1)
+        return jnp.maximum(weights, weights.T)
