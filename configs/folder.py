@@ -16,6 +16,10 @@ A small ResNet learns from scratch, unless a pretrained backbone is named:
 The quick variant keeps it frozen and computes its lower maps once. All settings are
 then those of `configs/flickr.py`, and the weights are looked for as there.
 
+Without labels its codes learn to keep the neighbours of the features that the network
+starts from, of both modalities, and scores are of those (`tasks/neighbours.py`): name a
+pretrained backbone then, one from scratch starts from random features.
+
 It is hashed and searched; task=classification predicts the labels instead: one class,
 or several with --config.loss.name=sigmoid.
 

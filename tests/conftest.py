@@ -1,7 +1,11 @@
 """Settings every test runs under."""
 
+import contextlib
+import ctypes
+import gc
 import getpass
 import os
+import pathlib
 import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -25,6 +29,8 @@ SETTINGS = {
 # A program of the fast suite runs once or twice: making it costs more than running it.
 FAST_SETTINGS = {"jax_disable_most_optimizations": True}
 
+MAX_RESIDENT = 1.2e9  # bytes after a file
+
 # Modules are initialised one array at a time, and each new shape is a program of its
 # own, a second of work. The same numbers come from the first of a longer row of them.
 for draw in ("normal", "truncated_normal", "uniform"):
@@ -36,10 +42,42 @@ absl.flags.FLAGS.mark_as_parsed()
 
 def pytest_configure(config):
     """Settings of JAX, for the programs that the tests start, too."""
-    fast = "not slow" in config.option.markexpr
-    for name, value in (SETTINGS | (FAST_SETTINGS if fast else {})).items():
+    settings = SETTINGS | (FAST_SETTINGS if _is_fast(config) else {})
+    for name, value in settings.items():
         jax.config.update(name, value)
         os.environ.setdefault(name.upper(), str(value))
+
+
+def _is_fast(config):
+    return "not slow" in config.option.markexpr
+
+
+@pytest.fixture
+def optimized_programs(pytestconfig):
+    """All of XLA's passes, for tests of what they make of a program."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", _is_fast(pytestconfig))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def bounded_memory():
+    """Forgets a file's programs once they are many: there is little to share."""
+    yield
+    if resident_bytes() > MAX_RESIDENT:
+        jax.clear_caches()
+        gc.collect()
+        with contextlib.suppress(OSError, AttributeError):  # another C library
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def resident_bytes():
+    """Memory of this process, 0 where the system does not say."""
+    try:
+        pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 @pytest.fixture

@@ -71,16 +71,24 @@ def test_a_network_hands_it_the_randomness_and_fits_its_width():
     assert model.joint_from_maps(maps, train=True, rngs=rngs).shape == (3, 5)
 
 
+@functools.cache
+def whole_network():
+    return MobileNetV2(rngs=nnx.Rngs(0))
+
+
+def whole(images):
+    return whole_network()(images, train=False)["conv5"]
+
+
 @pytest.mark.parametrize(
     ("lower", "shape"), [(14, (1, 2, 2, 96)), (18, (1, 1, 1, 320))]
 )
 def test_mobilenet_can_be_cut_deeper(lower, shape):
     images = jax.random.normal(jax.random.key(0), (1, 32, 32, 3))
-    whole = MobileNetV2(rngs=nnx.Rngs(0))(images, train=False)["conv5"]
     cut = MobileNetV2(num_lower_blocks=lower, rngs=nnx.Rngs(0))
     maps = cut.lower(images, train=False)
     assert maps.shape == shape and cut.lower_features == shape[-1]
-    np.testing.assert_allclose(cut.upper(maps, train=False), whole, rtol=1e-5)
+    np.testing.assert_allclose(cut.upper(maps, train=False), whole(images), rtol=1e-5)
 
 
 def test_a_cut_outside_the_network_is_refused():

@@ -5,6 +5,7 @@ import pathlib
 import runpy
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -14,6 +15,8 @@ from modal_aware_jax.data import pipeline, shapes
 from modal_aware_jax.experiment import backbones
 from modal_aware_jax.experiment.losses import staged_beta
 from modal_aware_jax.hashing.codes import binarize, pack
+from modal_aware_jax.losses import central, pairwise
+from modal_aware_jax.losses.contrastive import contrastive
 from modal_aware_jax.losses.pairwise import hashnet_beta
 from modal_aware_jax.modes.encoder import lower_maps
 from modal_aware_jax.retrieval.metrics import mean_average_precision
@@ -132,11 +135,9 @@ def chance(experiment):
     return np.mean([(database & own).any(axis=1).mean() for own in query])
 
 
-# The others differ from one of these in a part that has tests of its own.
-FAST = (
-    *("modal_aware", "gmu", "mcb", "text", "image", "dpsh", "dsh"),
-    *("hashnet", "csq", "contrastive", "divide_and_encode"),
-)
+# The others differ from one of these in a part that has tests of its own: networks in
+# those of their blocks, losses below.
+FAST = ("modal_aware", "gmu", "mcb", "text", "dpsh", "divide_and_encode")
 
 
 SLOW = sorted(set(build.METHODS) - set(FAST))
@@ -196,6 +197,30 @@ def test_text_alone_reads_no_image(pairs):
     batch = {name: jax.numpy.asarray(x) for name, x in next(iter(batches)).items()}
     loss = experiment.loss(experiment.model, batch, jax.random.key(0))
     assert np.isfinite(loss)
+
+
+def by_hand(method, experiment, u, labels):
+    """The loss of a method's relaxed bits, with the options of its table."""
+    if method == "contrastive":
+        return contrastive(jnp.tanh(u), labels, margin=2.0)
+    if method == "hashnet":  # its first stage
+        return pairwise.hashnet(u, labels, alpha=0.1, beta=1.0)
+    if method == "dsh":
+        return pairwise.dsh(u, labels, margin=2.0 * 16, quantization_weight=0.1)
+    centers = central.hash_centers(4, 16, experiment.seed)
+    bits = central.tie_bits(16, experiment.seed)
+    return central.csq(u, labels, centers, bits, quantization_weight=1e-4)
+
+
+@pytest.mark.parametrize("method", ["dsh", "hashnet", "csq", "contrastive"])
+def test_a_methods_loss_is_that_of_its_networks_bits(method, tiny, pairs, images):
+    experiment = build.experiment(tiny_config(method), pairs)
+    batch = batch_of(pairs, images, experiment.split.train[:8])
+    model = experiment.model
+    joint = model.joint(normalized(batch), batch["text"], train=True)
+    expected = by_hand(method, experiment, model.head(joint), batch["labels"])
+    loss = experiment.loss(model, batch, jax.random.key(0))
+    assert float(loss) == pytest.approx(float(expected), rel=1e-5)
 
 
 def test_hashnet_sharpens_as_published_over_160_epochs():

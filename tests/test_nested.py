@@ -9,7 +9,7 @@ from test_end_to_end import tiny_config
 from modal_aware_jax import build, modes
 from modal_aware_jax.hashing.codes import unpack
 from modal_aware_jax.hashing.nested import check_lengths, nested_loss
-from modal_aware_jax.losses.expected_ap import expected_average_precision_loss
+from modal_aware_jax.losses.contrastive import contrastive
 from modal_aware_jax.training import update as updates
 from modal_aware_jax.training.checkpoint import Checkpointer
 
@@ -46,7 +46,7 @@ def config(**changes):
 
 
 def test_the_networks_loss_is_the_mean_of_its_prefixes():
-    experiment = build.experiment(config())
+    experiment = build.experiment(config(**{"loss.name": "contrastive"}))
     batch = {
         "image": np.zeros((30, 1, 1, 1), np.float32),
         "text": experiment.collection.text[:30].astype(np.float32),
@@ -56,10 +56,7 @@ def test_the_networks_loss_is_the_mean_of_its_prefixes():
     found = experiment.loss(experiment.model, batch, jax.random.key(0))
     joint = experiment.model.joint(None, jnp.asarray(batch["text"]), train=True)
     h = jnp.tanh(experiment.model.head(joint))
-    each = [
-        10 * expected_average_precision_loss(h[:, :b], batch["labels"])
-        for b in (4, 8, 16)
-    ]
+    each = [contrastive(h[:, :b], batch["labels"]) for b in (4, 8, 16)]
     assert float(found) == pytest.approx(float(sum(each)) / 3, rel=1e-4)
 
 
