@@ -209,9 +209,10 @@ def _id_of(request):
 
 def _with_picture(item):
     """The item with where its picture is; its id is escaped, whatever it holds."""
-    shown = {name: value for name, value in item.items() if name != "has_picture"}
-    name = urllib.parse.quote(str(item["id"]), safe="")
-    shown["picture"] = f"/picture?id={name}" if item["has_picture"] else None
+    shown = {**item, "picture": None}
+    if shown.pop("has_picture"):
+        name = urllib.parse.quote(str(item["id"]), safe="")
+        shown["picture"] = f"/picture?id={name}"
     return shown
 
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from modal_aware_jax.hashing.codes import num_words
 from modal_aware_jax.retrieval.index import HammingIndex
 from modal_aware_jax.serve.change_log import Change, ChangeLog, Record
 
@@ -141,7 +142,7 @@ class LiveIndex:
         for index, more in ((self._base, len(gone)), (self._new, 0)):
             if not len(index):
                 continue
-            distances, ids = index.search(codes, k + more)
+            distances, ids = index.search(codes, _rounded(k + more))
             for row, near, names in zip(
                 found, distances.tolist(), ids.tolist(), strict=True
             ):
@@ -150,6 +151,18 @@ class LiveIndex:
         if len(self._new):
             found = [sorted(row) for row in found]
         return [row[:k] for row in found]
+
+    def warm_up(self, k: int, sizes: Sequence[int] = (1, 4, 32, 64)) -> None:
+        """Searches for up to k, so that no search waits for a program.
+
+        Args:
+          k: the most that is searched for.
+          sizes: numbers of codes.
+        """
+        for size in sizes:
+            codes = np.zeros((size, num_words(self.num_bits)), np.uint32)
+            for some in {_rounded(1), _rounded(k)}:
+                self.search(codes, some)
 
     def change(self, changes: Sequence[Change]) -> list[Exception | Record]:
         """Applies changes in their order, on the disk when this returns.
@@ -235,6 +248,11 @@ class LiveIndex:
             self.save()
         finally:
             self._log.close()
+
+
+def _rounded(k):
+    """At least k, of few different values: each may need a program of its own."""
+    return max(64, 1 << (k - 1).bit_length())
 
 
 def _code_of(record):

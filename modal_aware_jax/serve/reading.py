@@ -10,9 +10,9 @@ from starlette.formparsers import MultiPartException
 from starlette.requests import Request
 
 from modal_aware_jax.serve.guard import MOST_BYTES, Refused
+from modal_aware_jax.serve.service import MOST_RESULTS
 
 MOST_TEXT = 2000  # characters
-MOST_K = 200
 FEW = 30  # results where nothing else is asked for
 MOST_LABELS = 50
 
@@ -104,8 +104,8 @@ def number_of(value) -> int:
         value = int(value[:9])
     if isinstance(value, bool) or not isinstance(value, int):
         raise Refused(400, "The field k is no whole number.")
-    if not 1 <= value <= MOST_K:
-        raise Refused(400, f"The field k is from 1 to {MOST_K}.")
+    if not 1 <= value <= MOST_RESULTS:
+        raise Refused(400, f"The field k is from 1 to {MOST_RESULTS}.")
     return value
 
 

@@ -17,6 +17,7 @@ from modal_aware_jax.serve.shelf import Shelf
 
 STORED_SIDE = 256  # the shorter one, of a picture that is added
 MOST_PIXELS = 40_000_000  # of a picture: 120 MB while it is decoded
+MOST_RESULTS = 200  # of a search
 SEARCHES = 64  # that go through the index together
 READERS = 2  # threads that decode pictures
 
@@ -64,6 +65,7 @@ class Service:
             told=told["encode"],
             most=256,  # pictures in memory
         )
+        self.index.warm_up(MOST_RESULTS)
         self.metrics = [
             batches,
             Gauge("modal_aware_items", "Items of the index.", lambda: len(index)),
