@@ -48,6 +48,7 @@ def dropout(image, word):
 
 
 HALF = dropout(0.5, 0.5)
+TAUGHT = {"loss.name": "taught_ap", "model.head_features": 1024}
 SLOW = {"optimizer.block_learning_rate": 0.1}
 TRIPLET = {
     "loss.name": "triplet_ranking",
@@ -104,6 +105,15 @@ LOSS_TRIALS = {
     "x 10, label weight 0": {"loss.label_weight": 0.0},
     "x 10, batch 100": {"training.batch_size": 100},
     "x 10, batch 500": {"training.batch_size": 500},
+    "NDCG x 10": {"loss.name": "expected_ndcg"},
+    "label head's relevances, soft AP x 10": {"loss.name": "soft_ap"},
+    "half of them": {"loss.name": "soft_ap", "loss.options.soft_ap.share": 0.5},
+    "AP x 10, and their listwise divergence x 10, temperature .2": {
+        "loss.name": "listwise",
+        "loss.options.listwise.temperature": 0.2,
+        "loss.options.listwise.ap_weight": 10.0,
+    },
+    "AP x 10, and codes by a taught head of 1,024": TAUGHT,
 }
 
 

@@ -12,6 +12,7 @@ from modal_aware_jax.hashing.codes import pack
 from modal_aware_jax.losses.expected_ap import expected_average_precision_loss
 from modal_aware_jax.losses.expected_ndcg import expected_ndcg_loss
 from modal_aware_jax.losses.soft_relevance import (
+    full_length,
     predicted_relevance,
     relevance_divergence,
     soft_relevance_ap_loss,
@@ -19,6 +20,7 @@ from modal_aware_jax.losses.soft_relevance import (
 from modal_aware_jax.retrieval.graded import ndcg_at
 
 # One program in place of one for every operation.
+divergence = jax.jit(relevance_divergence)
 ap_loss = jax.jit(soft_relevance_ap_loss)
 ap_slope = jax.jit(jax.value_and_grad(soft_relevance_ap_loss))
 ndcg_loss = jax.jit(expected_ndcg_loss)
@@ -55,7 +57,7 @@ def test_predicted_relevance_has_no_gradient():
 def test_average_precision_of_certain_relevances_is_that_of_labels():
     h = np.tanh(np.random.RandomState(2).normal(0, 1, (30, 8))).astype(np.float32)
     labels = _labels(30, 4)
-    expected = expected_average_precision_loss(h, labels)
+    expected = jax.jit(expected_average_precision_loss)(h, labels)
     shared = (labels @ labels.T > 0).astype(np.float32)
     assert float(ap_loss(h, shared)) == pytest.approx(float(expected), abs=1e-5)
 
@@ -90,6 +92,14 @@ def test_average_precision_of_probabilities_by_enumeration():
     assert float(ap_loss(codes, relevance)) == pytest.approx(expected, abs=1e-5)
 
 
+def test_full_length_keeps_the_direction_and_has_no_nan_at_zero():
+    h = jnp.array([[0.3, -0.4], [0.0, 0.0]])
+    long = full_length(h)
+    slope = jax.jit(jax.grad(lambda h: full_length(h).sum()))(h)
+    np.testing.assert_allclose(long[0], np.array([0.6, -0.8]) * 2**0.5, rtol=1e-6)
+    assert not long[1].any() and jnp.isfinite(slope).all()
+
+
 def test_divergence_by_loops():
     random = np.random.RandomState(5)
     h = np.tanh(random.normal(0, 1, (6, 4))).astype(np.float32)
@@ -105,7 +115,7 @@ def test_divergence_by_loops():
         share = relevance[i, others] / relevance[i, others].sum()
         pairs = zip(share, logits, strict=True)
         values.append(sum(t * np.log(t / (np.exp(x) / total)) for t, x in pairs))
-    got = relevance_divergence(h, relevance, temperature=0.5)
+    got = divergence(h, relevance, temperature=0.5)
     assert float(got) == pytest.approx(np.mean(values), abs=1e-5)
 
 
@@ -113,9 +123,9 @@ def test_divergence_is_least_where_similarities_follow_the_relevances():
     labels = np.repeat(np.eye(2, dtype=np.float32), 3, axis=0)
     relevance = labels @ labels.T
     apart = np.repeat([[1.0, 1.0], [-1.0, -1.0]], 3, axis=0)
-    divergence = jax.value_and_grad(relevance_divergence)
-    good, slope = divergence(jnp.array(apart), relevance)
-    bad, _ = divergence(jnp.array(apart[[0, 3, 1, 4, 2, 5]]), relevance)
+    value_and_slope = jax.jit(jax.value_and_grad(relevance_divergence))
+    good, slope = value_and_slope(jnp.array(apart), relevance)
+    bad, _ = value_and_slope(jnp.array(apart[[0, 3, 1, 4, 2, 5]]), relevance)
     assert good < 0.01 < bad and jnp.isfinite(slope).all()
 
 
@@ -157,46 +167,58 @@ def test_gradient_is_the_slope():
     labels, relevance = _labels(12, 3), np.random.RandomState(8).rand(12, 12)
     with jax.enable_x64(True):
         h, step = jnp.array(h, jnp.float64), 1e-6
-        for loss, slope, target in (
-            (ndcg_loss, ndcg_slope, jnp.array(labels)),
-            (ap_loss, ap_slope, jnp.array(relevance)),
-        ):
+        for slope, target in ((ndcg_slope, labels), (ap_slope, relevance)):
             _, grad = slope(h, target)
-            up, down = (loss(h.at[5, 3].add(d), target) for d in (step, -step))
+            up, down = (slope(h.at[5, 3].add(d), target)[0] for d in (step, -step))
             assert float(up - down) / (2 * step) == pytest.approx(
                 float(grad[5, 3]), abs=1e-6
             )
 
 
 def test_nothing_relevant_is_no_loss():
-    codes = _codes(4, 6)
-    for slope, target in (
-        (ap_slope, np.zeros((4, 4), np.float32)),
-        (ndcg_slope, np.eye(4, dtype=np.uint8)),
-    ):
+    codes, zeros = _codes(30, 6), np.zeros((30, 30), np.float32)
+    none = np.zeros((30, 5), np.uint8)
+    for slope, target in ((ap_slope, zeros), (ndcg_slope, none)):
         value, grad = slope(codes, target)
         assert float(value) == 0 and not grad.any()
-    assert float(relevance_divergence(codes, np.zeros((4, 4)))) == 0
+    assert float(divergence(codes, zeros)) == 0
 
 
 def test_a_share_of_the_label_head_teaches():
     random = np.random.RandomState(9)
-    u, logits = (random.normal(0, 1, (20, n)).astype(np.float32) for n in (8, 4))
-    batch = {"labels": _labels(20, 4), "label_logits": logits}
+    u, logits = (random.normal(0, 1, (30, n)).astype(np.float32) for n in (8, 4))
+    batch = {"labels": _labels(30, 4), "label_logits": logits, "direct_bits": u}
+    asked = {
+        "labels": ("expected_ap", {}),
+        "half": ("soft_ap", {"share": 0.5}),
+        "both": ("listwise", {"weight": 3.0, "ap_weight": 10.0}),
+        "taught": ("taught_ap", {}),
+    }
 
-    def value(name, **options):
-        options = LOSSES[name].options | options
-        return float(LOSSES[name].make(None, **options)(u, batch, None))
+    def loss_of(name, options):
+        return LOSSES[name].make(None, **LOSSES[name].options | options)
 
-    by_labels = value("expected_ap")
-    assert value("soft_ap", share=0.0) == pytest.approx(by_labels, abs=1e-4)
+    @jax.jit
+    def values(u, batch):
+        return {key: loss_of(*row)(u, batch, None) for key, row in asked.items()}
+
+    got = {key: float(value) for key, value in values(u, batch).items()}
     taught = predicted_relevance(logits, logits)
-    expected = 10 * float(ap_loss(np.tanh(u), taught))
-    assert value("soft_ap", share=1.0) == pytest.approx(expected, abs=1e-4)
-    listwise = value("listwise") + by_labels
-    assert value("listwise", ap_weight=10.0) == pytest.approx(listwise, abs=1e-4)
+    shared = _labels(30, 4) @ _labels(30, 4).T > 0
+    half = 10 * float(ap_loss(np.tanh(u), (taught + shared) / 2))
+    assert got["half"] == pytest.approx(half, abs=1e-4)
+    listwise = float(divergence(np.tanh(u), taught, temperature=0.1))
+    assert got["both"] == pytest.approx(3 * listwise + got["labels"], abs=1e-3)
+    # A head beside the codes learns from the labels, the codes from the label head.
+    h = np.tanh(u)
+    h *= np.sqrt(8 / (h**2).sum(axis=1, keepdims=True))
+    expected = got["labels"] + 10 * float(ap_loss(h, taught))
+    assert got["taught"] == pytest.approx(expected, abs=1e-4)
+    del batch["direct_bits"]
+    with pytest.raises(ValueError, match="head_features=1024"):
+        loss_of("taught_ap", {})(u, batch, None)
     with pytest.raises(ValueError, match="label_weight"):
-        LOSSES["soft_ap"].make(None, weight=1.0, share=1.0)(u, {}, None)
+        loss_of("soft_ap", {})(u, {}, None)
 
 
 def test_messages():

@@ -37,7 +37,7 @@ from modal_aware_jax.fusion import (
     LowRankBilinear,
 )
 from modal_aware_jax.hashing.divide_and_encode import DivideAndEncodeHead
-from modal_aware_jax.hashing.head import HashHead
+from modal_aware_jax.hashing.head import TaughtHashHead
 from modal_aware_jax.hashing.hidden import HiddenLayer, NoHiddenLayer
 from modal_aware_jax.models.multimodal_hashing import MultimodalHashing
 from modal_aware_jax.models.unimodal import ImageHashing, TextHashing
@@ -116,7 +116,7 @@ def _fused(fusion, features):
     return _joint(PassThrough, functools.partial(fusion, features=features))
 
 
-def _image(head=HashHead):
+def _image(head=None):
     def network(
         make_backbone,
         text_features,
@@ -130,9 +130,9 @@ def _image(head=HashHead):
         **heads,
     ):
         del text_features, text_widths, text_branch, text_vector, stand_in
-        return ImageHashing(
-            make_backbone(rngs), num_bits, head=head, rngs=rngs, **heads
-        )
+        if head is not None:  # the method's own
+            heads["head"] = head
+        return ImageHashing(make_backbone(rngs), num_bits, rngs=rngs, **heads)
 
     return network
 
@@ -236,6 +236,10 @@ def model(
     hidden = NoHiddenLayer
     if config.model.hidden_features:
         hidden = functools.partial(HiddenLayer, features=config.model.hidden_features)
+    heads = {}
+    if config.model.get("head_features", 0):
+        features = config.model.head_features
+        heads["head"] = functools.partial(TaughtHashHead, features=features)
     method = method or choose("method", METHODS, config.model.method)
     network = method.network(
         functools.partial(backbone, config.backbone, config.data.get("dir", "")),
@@ -249,5 +253,6 @@ def model(
         stand_in=StandIn if needs_stand_ins(config) else NoStandIn,
         num_labels=pairs.num_labels if config.loss.label_weight else None,
         rngs=nnx.Rngs(config.seed),
+        **heads,
     )
     return compute_in(network, config.model.get("dtype", "float32"))

@@ -92,6 +92,8 @@ def photograph_settings(
             "text_missing": 0.0,
             "standard_text": True,
             "hidden_features": 512,
+            # Width of a head that learns from the label head (loss taught_ap); 0: none.
+            "head_features": 0,
         },
         "loss": {
             "name": METHODS[method].loss,

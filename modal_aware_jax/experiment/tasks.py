@@ -44,11 +44,11 @@ def settled(config) -> dict[str, Any]:
     """The config's values, with the options of its own loss only: what the run is.
 
     Of the data's options it has those that were given. The task is left out where it is
-    the default, nested lengths and shares of missing modalities where there are none:
-    runs from before there were others are known again.
+    the default; nested lengths, shares of missing modalities and the taught head where
+    there are none: runs from before there were others are known again.
     """
     values = config.to_dict()
-    for name in ("nested_bits", "image_missing", "text_missing"):
+    for name in ("nested_bits", "image_missing", "text_missing", "head_features"):
         if not values["model"].get(name):
             values["model"].pop(name, None)
     if values.get("task") == DEFAULT:

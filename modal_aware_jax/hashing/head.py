@@ -28,6 +28,51 @@ class HashHead(nnx.Module):
         return self.dense(joint)
 
 
+class TaughtHashHead(nnx.Module):
+    """Codes by a hidden layer that learns from the network and does not change it.
+
+    Two heads on one joint vector [B, D]. `direct` is a dense layer as `HashHead` is:
+    its loss trains the network. The code is of dense, ReLU, dense, which read the same
+    vector as a constant: they can follow relevances that the label head predicts
+    without bending what predicts them (`losses.soft_relevance`). Told by labels
+    alone so free a head learns the training pairs by heart.
+
+    Args:
+      in_features: D.
+      num_bits: K.
+      features: width of the hidden layer.
+      rngs: source of the initial weights.
+
+    Example:
+      >>> head = TaughtHashHead(8, 4, features=16, rngs=nnx.Rngs(0))
+      >>> head(jax.numpy.ones((2, 8))).shape, head.direct(jax.numpy.ones((2, 8))).shape
+      ((2, 4), (2, 4))
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        num_bits: int,
+        *,
+        features: int = 1024,
+        dtype=None,
+        rngs: nnx.Rngs,
+    ):
+        self.in_features = in_features
+        self.num_bits = num_bits
+        self.direct = HashHead(in_features, num_bits, dtype=dtype, rngs=rngs)
+        self.hidden = nnx.Linear(in_features, features, dtype=dtype, rngs=rngs)
+        self.code = HashHead(features, num_bits, dtype=dtype, rngs=rngs)
+
+    def __call__(self, joint: jax.Array) -> jax.Array:
+        """Maps joint vectors [B, D] to relaxed bits [B, K]; no gradient to `joint`."""
+        if joint.shape[-1] != self.in_features:
+            raise ValueError(
+                f"TaughtHashHead expects [B, {self.in_features}], got {joint.shape}."
+            )
+        return self.code(nnx.relu(self.hidden(jax.lax.stop_gradient(joint))))
+
+
 def label_head(in_features: int, num_labels: int | None, *, dtype=None, rngs: nnx.Rngs):
     """A second head from [B, D] to the logits of [B, L] labels, for training alone.
 

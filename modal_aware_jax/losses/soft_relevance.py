@@ -109,6 +109,23 @@ def soft_relevance_ap_loss(h: jax.Array, relevance: jax.Array) -> jax.Array:
     return loss.astype(jnp.result_type(h))
 
 
+def full_length(h: jax.Array) -> jax.Array:
+    """Rows of relaxed codes [B, K] scaled to √K, the length of codes of ±1.
+
+    A relaxed code can be near to nothing by being short; its signs cannot. Ranked at
+    full length it has to say all by its direction.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> full_length(jnp.array([[0.5, 0.5], [0.0, 0.1]])).round(3).tolist()
+      [[1.0, 1.0], [0.0, 1.4140000343322754]]
+    """
+    wide = jnp.asarray(h, working_dtype(h))
+    square = jnp.mean(wide**2, axis=-1, keepdims=True)
+    scale = jax.lax.rsqrt(jnp.where(square > 1e-12, square, 1.0))
+    return (wide * scale).astype(jnp.result_type(h))
+
+
 def soft_sums(distance: jax.Array, values: jax.Array, num_bits: int) -> jax.Array:
     """Sums of values by integer distance, shared between the two beside the own one.
 

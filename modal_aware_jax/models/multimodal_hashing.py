@@ -47,6 +47,8 @@ class MultimodalHashing(nnx.Module):
         that a row lacks: `NoStandIn`, or `StandIn` with a learned vector. It replaces
         the wide text and the image's first features, before the blocks; where the
         network `reads_means`, these are the last maps.
+      head: constructor `(in_features, num_bits, *, dtype, rngs)` of the last layers,
+        `HashHead` or `TaughtHashHead`.
       num_labels: L, for a second head that predicts the labels in training; none by
         default.
       dtype: of the computation in the text layers and the heads.
@@ -66,6 +68,7 @@ class MultimodalHashing(nnx.Module):
         text_vector=PlainText,
         fusion=Concat,
         hidden=NoHiddenLayer,
+        head=HashHead,
         stand_in=NoStandIn,
         num_labels: int | None = None,
         dtype=None,
@@ -86,7 +89,7 @@ class MultimodalHashing(nnx.Module):
         self.fusion = fusion(self.image_vector.features, narrow, rngs=rngs)
         self.hidden = hidden(self.fusion.features, rngs=rngs)
         features = self.hidden.features
-        self.head = HashHead(features, num_bits, dtype=dtype, rngs=rngs)
+        self.head = head(features, num_bits, dtype=dtype, rngs=rngs)
         self.label_head = label_head(features, num_labels, dtype=dtype, rngs=rngs)
 
     @property

@@ -77,7 +77,7 @@ class TextHashing(nnx.Module):
       text_features: T.
       num_bits: K.
       text_widths: features of the two dense layers; this, `text_branch`,
-        `text_vector`, `hidden` and `num_labels` as in `MultimodalHashing`.
+        `text_vector`, `hidden`, `head` and `num_labels` as in `MultimodalHashing`.
       rngs: source of the initial weights.
     """
 
@@ -90,6 +90,7 @@ class TextHashing(nnx.Module):
         text_branch=TextMLP,
         text_vector=PlainText,
         hidden=NoHiddenLayer,
+        head=HashHead,
         num_labels: int | None = None,
         dtype=None,
         rngs: nnx.Rngs,
@@ -98,7 +99,7 @@ class TextHashing(nnx.Module):
         self.text_vector = text_vector(text_widths[1], rngs=rngs)
         self.hidden = hidden(text_widths[1], rngs=rngs)
         features = self.hidden.features
-        self.head = HashHead(features, num_bits, dtype=dtype, rngs=rngs)
+        self.head = head(features, num_bits, dtype=dtype, rngs=rngs)
         self.label_head = label_head(features, num_labels, dtype=dtype, rngs=rngs)
 
     def joint(self, images, text, *, train: bool, rngs=None) -> jax.Array:

@@ -10,6 +10,7 @@ from modal_aware_jax.experiment.inputs import drop_modalities, drop_words
 from modal_aware_jax.experiment.lookup import choose
 from modal_aware_jax.experiment.losses import Setting, loss_options
 from modal_aware_jax.experiment.methods import missing_rates
+from modal_aware_jax.hashing.head import TaughtHashHead
 from modal_aware_jax.hashing.nested import check_lengths, nested_loss
 
 
@@ -79,6 +80,8 @@ def head_loss(
         if label_weight:
             logits = model.label_head(vectors)  # [B, L]
             batch = {**batch, "label_logits": logits}
+        if isinstance(model.head, TaughtHashHead):
+            batch = {**batch, "direct_bits": model.head.direct(vectors)}
         memory = getattr(model, "memory", None)
 
         def of_head(output):
