@@ -8,8 +8,11 @@ families of four whose sentences have the same words ("a red kite above a blue h
 "a blue kite above a red house"): data/captioned_shapes.py. Without layers in the reader
 (--config.model.reader_layers=0) it sees a bag of words with their places.
 
-Arguments after the colon, each optional: method=towers|siglip|vse|vse_sum|
-towers_no_dropout, seed=S.
+With method=cmfg a graph of patches and words scores pairs, and ranks again the first
+that the embeddings find; the report draws it.
+
+Arguments after the colon, each optional: method=NAME of `experiment/matchers.py` (not
+cca, which needs frozen features), seed=S.
 """
 
 from ml_collections import ConfigDict, config_dict
@@ -59,20 +62,32 @@ def get_config(arg: str = "") -> ConfigDict:
                 "image_dropout": 0.0,
                 "text_dropout": 0.0,
                 "hidden_dropout": 0.0,
+                # Of networks of tokens: width of the nodes, layers and so on.
+                "token_features": 64,
+                "token_layers": 2,
+                "token_heads": 4,
+                "token_dropout": 0.0,
                 "dtype": "float32",  # or bfloat16: of the computation
             },
             "loss": {
                 "name": choose_method(task, choice["method"]).loss,
                 "options": default_options(task.losses),
+                # Of networks that score pairs: see configs/flickr8k.py.
+                "pair_weight": 1.0,
+                "pair_rows": 16,
+                "num_negatives": 3,
+                "momentum": 0.995,
             },
             "optimizer": {
                 "learning_rate": 1e-3,
                 "backbone_learning_rate": 1e-3,
+                "block_learning_rate": 1.0,
                 "weight_decay": 0.0,
                 "schedule": "cosine",
                 "decay_every_epochs": 20,
                 "warmup_steps": 60,
             },
+            "retrieval": {"rerank": 20, "rerank_weight": 0.5},
             "training": {
                 "num_epochs": 10,
                 "batch_size": 100,

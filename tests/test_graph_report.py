@@ -1,6 +1,7 @@
 """The drawn graph: weights and table by hand, lines that end where they should."""
 
 import csv
+import io
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from modal_aware_jax.report.graph import (
     words_and_patches,
     write_edges,
 )
+from modal_aware_jax.report.matches import write_matches
+from modal_aware_jax.retrieval.evaluate_matching import evaluate_matching
 
 # Two patches, then one word; two layers of one head, rows sum to 1.
 FIRST = np.array([[0.5, 0.25, 0.25], [0.0, 0.5, 0.5], [0.2, 0.7, 0.1]])
@@ -81,6 +84,27 @@ def test_a_line_ends_in_the_strongest_patch(drawn):
     assert not inside[: middle[0] - 3, : middle[1] - 3].any()
     assert inside[middle[0] + 3 :, middle[1] + 3 :].sum() > 20
     assert blue[:, right + 3 :].sum() > 20  # the word, and the line to it
+
+
+def test_the_page_of_matching_shows_graphs_and_links_their_tables(tmp_path):
+    photo = io.BytesIO()
+    Image.new("RGB", (8, 8), "red").save(photo, "PNG")
+    graph = {"image": photo.getvalue(), "sentence": "a <sea>", "words": ["sea"]}
+    graph |= {"grid": (1, 2), "edges": [FIRST, SECOND]}
+    result = evaluate_matching(np.eye(2), np.eye(2)[[0, 0, 1, 1]], [0, 0, 1, 1])
+    write_matches(
+        tmp_path,
+        {"cmfg": result},
+        title="graphs",
+        examples=[("Which patches the words read", [graph, graph])],
+        curves=[],
+    )
+    Image.open(tmp_path / "graph_2.png").verify()
+    table = (tmp_path / "graph_1.csv").read_text().splitlines()
+    assert len(table) == 16 and table[0] == ",".join(COLUMNS)
+    page = (tmp_path / "index.html").read_text()
+    assert page.count("data:image/png") == 2 and "<sea>" not in page
+    assert 'href="graph_1.csv"' in page and "reads of each patch" in page
 
 
 def test_what_does_not_fit_is_told(tmp_path):

@@ -24,7 +24,7 @@ from modal_aware_jax.models.cca import fit_cca
 from modal_aware_jax.models.two_tower import TwoTower
 from modal_aware_jax.retrieval.evaluate_matching import evaluate_matching
 from modal_aware_jax.tasks import matching, matching_comparison
-from modal_aware_jax.tasks.matching import draw_sentence
+from modal_aware_jax.tasks.pair_training import draw_sentence
 
 CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
 COLOURS = ("red", "green", "blue", "yellow", "white", "black", "orange", "purple")

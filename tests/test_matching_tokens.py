@@ -36,6 +36,9 @@ class Pieces:
     def __init__(self, place="", longest=0):
         del place, longest
 
+    def pieces(self, texts):
+        return [text.split() for text in texts]
+
     def __call__(self, texts, *, progress=lambda n: None):
         words = [text.split() for text in texts]
         rows = [[w.count(c) for c in LETTERS] for text in words for w in text]
@@ -198,6 +201,25 @@ def test_a_run_of_tokens_is_ranked_again(run):
             tokens, text["tokens"][:, sentence], text["mask"][:, sentence]
         )
         assert value == pytest.approx(float(expected[0]), rel=1e-2, abs=3e-3)
+
+
+@pytest.mark.slow
+def test_the_graph_of_a_run_is_read(run):
+    config, _, _ = run
+    with config.unlocked():
+        config = config.copy_and_resolve_references()
+        config.model.method, config.retrieval.rerank = "cmfg", 0
+    experiment = build.experiment(config.lock())
+    maps = modes.encoder.lower_maps(experiment)
+    variables = modes.encoder.variables_of(experiment.model)
+    scorer = functools.partial(modes.evaluate.PairScorer, experiment, variables, maps)
+    further = experiment.task.second(experiment, {}, scorer)
+    assert further.keys() == {"graphs"}
+    first, last = further["graphs"]
+    assert first["words"] == ["red", "over", "red", "."] and first["grid"] == (16, 32)
+    for layer in (*first["edges"], *last["edges"]):
+        assert layer.shape == (516, 516)  # words of the sentence, no padding
+        np.testing.assert_allclose(layer.sum(axis=1), 1, rtol=1e-4)
 
 
 def test_tokens_are_asked_for(tmp_path):

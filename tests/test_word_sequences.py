@@ -1,5 +1,7 @@
 """Words by their numbers: the encoder by hand, the reader's masks and the tower."""
 
+import pathlib
+import runpy
 import types
 
 import jax
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from modal_aware_jax import build, modes
 from modal_aware_jax.backbones.word_reader import WordReader
 from modal_aware_jax.data.collection import Collection
 from modal_aware_jax.data.text_vectors import represent, text_encoder
@@ -104,3 +107,26 @@ def test_the_words_of_a_run_are_kept_with_it(pairs, tmp_path):
     other = collection([text.replace("dog", "cat") for text in pairs.captions])
     with pytest.raises(ValueError, match="knows 4 words; .*'dog' and with 'cat'"):
         check_reading(run(other), tmp_path)
+
+
+@pytest.mark.slow
+def test_towers_and_a_graph_read_the_embedded_sentences(tmp_path):
+    """One epoch of next to nothing, to the page with the drawn graph."""
+    folder = pathlib.Path(__file__).parent.parent / "configs"
+    get_config = runpy.run_path(str(folder / "captioned_shapes.py"))["get_config"]
+    for method in ("towers", "cmfg"):
+        config = get_config(f"method={method}")
+        config.data.options.num_images, config.training.batch_size = 64, 16
+        config.data.options.image_size, config.data.image_size = 32, 32
+        config.backbone.options.width, config.training.num_epochs = 4, 1
+        config.model.token_features = config.model.word_features = 8
+        config.loss.pair_rows, config.retrieval.rerank = 4, 5
+        experiment = build.experiment(config.lock())
+        result = modes.train(experiment, tmp_path / method)
+        assert result["num_images"] == 8 and result["num_texts"] == 40
+        assert ("embeddings" in result) == (method == "cmfg")
+    report = tmp_path / "cmfg" / "report"
+    words = experiment.text.words(experiment.collection, experiment.split.query[0])
+    table = (report / "graph_1.csv").read_text()
+    assert all(f",{i}:{word},word," in table for i, word in enumerate(words))
+    assert 'href="graph_2.csv"' in (report / "index.html").read_text()

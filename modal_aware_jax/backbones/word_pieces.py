@@ -65,6 +65,10 @@ class WordPieceModel:
         """The word pieces of each text by number, its marks of begin and end too."""
         return [read.ids for read in self._tokenizer.encode_batch(list(texts))]
 
+    def pieces(self, texts: Sequence[str]) -> list[list[str]]:
+        """The word pieces of each text as the tokenizer writes them, as in `ids`."""
+        return [read.tokens for read in self._tokenizer.encode_batch(list(texts))]
+
     def __call__(self, texts: Sequence[str], *, progress=lambda n: None):
         """The last hidden states of n texts, one text after the other.
 

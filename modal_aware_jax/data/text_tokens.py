@@ -49,6 +49,11 @@ class WordPieces:
         """The words of a pair's caption, punctuation included."""
         return pairs.captions[int(position)].split()
 
+    def tokens_of(self, text: str) -> list[str]:
+        """What the tokens of a text are called, in their order."""
+        text = " ".join(self._clean(text).split())
+        return self.model.pieces([text])[0][: self.longest]
+
     def encode(self, documents: Sequence[Sequence[str]]) -> dict[str, np.ndarray]:
         """Documents, each a list of words and one text, as a batch has them.
 

@@ -61,6 +61,10 @@ class WordSequences:
         """The words of a pair's first sentence."""
         return tokenize(pairs.captions[int(position)].split("\n")[0])
 
+    def tokens_of(self, text: str) -> list[str]:
+        """What the tokens of a text are called, in their order: its words."""
+        return tokenize(text)[: self.length]
+
     def encode(self, documents: Sequence[Sequence[str]]) -> np.ndarray:
         """Numbers of sentences, each a list of words: float32 [N, L]."""
         numbers = np.full((len(documents), self.length), PADDING, np.float32)

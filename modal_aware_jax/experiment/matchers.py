@@ -149,10 +149,12 @@ def _reader(options, text, rngs) -> nnx.Module | None:
 def network(config, pairs, text, *, method: Matcher, num_outputs: int) -> nnx.Module:
     """The network of `config.model`: a backbone, and towers or a network of tokens."""
     rngs, options = nnx.Rngs(config.seed), config.model
-    if method.tokens is not None and not isinstance(pairs.text, TokenTable):
+    is_tokens = isinstance(pairs.text, TokenTable) or isinstance(text, WordSequences)
+    if method.tokens is not None and not is_tokens:
         raise ValueError(
             f"The method {config.model.method} reads the word pieces of sentences: set "
-            f"--config.data.text=word_pieces_by_line, got {config.data.text!r}."
+            "--config.data.text=word_pieces_by_line or sequences, got "
+            f"{config.data.text!r}."
         )
     trunk = backbone(config.backbone, config.data.get("dir", ""), rngs)
     reader = _reader(options, text, rngs)
@@ -172,6 +174,7 @@ def network(config, pairs, text, *, method: Matcher, num_outputs: int) -> nnx.Mo
             trunk,
             read,
             inputs=inputs(trunk.upper_features, rngs=rngs),
+            reader=reader,
             momentum=method.momentum,
         )
     return compute_in(whole, options.get("dtype", "float32"))

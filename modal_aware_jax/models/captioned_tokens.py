@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from modal_aware_jax.models.pair_graph import graph_of
+
 
 class CaptionedTokens(nnx.Module):
     """A backbone's last maps to a network of tokens, with several sentences an image.
@@ -17,6 +19,8 @@ class CaptionedTokens(nnx.Module):
         as `CrossModalGraphNetwork`.
       inputs: a module that image tokens go through first, called with `train`, such as
         `StandardText`, which standardises each feature; None for none.
+      reader: from numbers of words to tokens, such as `WordReader`, where sentences
+        come as numbers; None where they come as tokens.
       momentum: whether a slow copy of the network is kept, as `slow`, for a loss that
         renews it; it is not trained.
 
@@ -43,9 +47,11 @@ class CaptionedTokens(nnx.Module):
         network: nnx.Module,
         *,
         inputs: nnx.Module | None = None,
+        reader: nnx.Module | None = None,
         momentum: bool = False,
     ):
         self.backbone = backbone
+        self.reader = nnx.data(reader)
         self.inputs = nnx.data(inputs)
         self.network = network
         self.slow = nnx.data(nnx.clone(network) if momentum else None)
@@ -54,6 +60,15 @@ class CaptionedTokens(nnx.Module):
     def temperature(self) -> nnx.Module:
         """Of the network's similarities."""
         return self.network.temperature
+
+    def read(self, text, *, train: bool = False, rngs=None) -> dict:
+        """Sentences as tokens: as they come, or read from numbers of words [B, S·L]."""
+        if isinstance(text, dict) or self.reader is None:
+            return text
+        rows = text.reshape(-1, self.reader.in_features)  # [B·S, L]
+        tokens, _ = self.reader(rows, train=train, rngs=rngs)
+        mask = (rows != 0).reshape(len(text), -1, rows.shape[1])
+        return {"tokens": tokens.reshape(*mask.shape, -1), "mask": mask}
 
     def joint_from_last(
         self, maps: jax.Array, text: dict, *, train: bool, rngs=None
@@ -70,6 +85,7 @@ class CaptionedTokens(nnx.Module):
           Images [B, F], sentences [B, S, F] and image tokens [B, M, C]. No embedding of
           one side has seen the other side.
         """
+        text = self.read(text, train=train, rngs=rngs)
         if not isinstance(text, dict) or text["tokens"].ndim != 4:
             shape = text["tokens"].shape if isinstance(text, dict) else text.shape
             raise ValueError(
@@ -94,6 +110,15 @@ class CaptionedTokens(nnx.Module):
         """The same from images [B, H, W, 3]."""
         maps = self.backbone.lower(images, train=train)
         return self.joint_from_maps(maps, text, train=train, rngs=rngs)
+
+    @property
+    def has_graph(self) -> bool:
+        """Whether pairs are scored by a cross-modal graph."""
+        return graph_of(self.network) is not None
+
+    def edges(self, image, text, text_mask) -> list[jax.Array]:
+        """That graph's edges, of each layer [B, M + n, M + n]; as `score` takes."""
+        return graph_of(self.network).edge_weights(image, text, text_mask=text_mask)
 
     def score(self, image, text, text_mask, *, train: bool = False, rngs=None):
         """How well image tokens [B, M, C] and text tokens [B, n, D] fit: logits [B]."""

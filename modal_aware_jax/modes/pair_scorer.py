@@ -32,7 +32,8 @@ class PairScorer:
         @jax.jit
         def tokens(variables, batch):
             model = nnx.merge(graphdef, *variables)
-            return calls.tokens(model, batch).astype(jnp.float16)
+            image, text = calls.tokens(model, batch)
+            return image.astype(jnp.float16), text
 
         @jax.jit
         def score(variables, images, texts, mask, image, text):
@@ -43,6 +44,7 @@ class PairScorer:
 
         self._variables = jax.device_get(variables)
         self._score = score
+        self._graphdef, self._edges = graphdef, calls.edges
         model = nnx.merge(graphdef, *variables)
         self.scale = float(model.temperature.scale())
         size = experiment.batch_size
@@ -56,9 +58,10 @@ class PairScorer:
             )
         images, texts, masks = [], [], []
         for batch in batches:
-            kept, text = batch["mask"], batch["text"]
-            arrays = {"image": batch["image"], "text": text}
-            images.append(np.asarray(tokens(self._variables, arrays))[kept])
+            kept, arrays = batch["mask"], {x: batch[x] for x in ("image", "text")}
+            found = jax.device_get(tokens(self._variables, arrays))
+            image, text = jax.tree.map(lambda x, kept=kept: x[kept], found)
+            images.append(image)
             there = text["mask"].any(axis=2)  # as `embeddings_of` takes sentences
             texts.append(text["tokens"][there].astype(np.float16))
             masks.append(text["mask"][there])
@@ -80,3 +83,18 @@ class PairScorer:
                 scores[-1] = np.asarray(scores[-1])[:count]
                 bar.advance(count)
         return np.concatenate(scores)
+
+    def edges(self, image: int, text: int) -> list[np.ndarray]:
+        """The graph's edges of one pair, of each layer [M + n, M + n] without padding.
+
+        Args:
+          image, text: rows of the images and of the sentences.
+        """
+        images, texts, masks = (
+            side[row : row + 1]
+            for side, row in zip(self._gallery, (image, text, text), strict=True)
+        )
+        model = nnx.merge(self._graphdef, *self._variables)
+        layers = self._edges(model, images.astype(jnp.float32), texts, masks)
+        there = np.append(np.ones(images.shape[1], bool), np.asarray(masks[0]) != 0)
+        return [np.asarray(layer[0])[there][:, there] for layer in layers]

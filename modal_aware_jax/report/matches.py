@@ -1,14 +1,17 @@
 """What a report of matching shows: recalls both ways, two curves, what was found."""
 
 import html
+import io
 import pathlib
 
 import numpy as np
+from PIL import Image
 
 from modal_aware_jax.report.curves import (
     draw_cumulative_match,
     draw_precision_recall_by_rank,
 )
+from modal_aware_jax.report.graph import draw_graph, words_and_patches, write_edges
 from modal_aware_jax.report.page import (
     document,
     html_table,
@@ -27,6 +30,11 @@ EXAMPLES_NOTE = (
     "Green border and “✓ right”: a sentence of the image, or the image of the "
     "sentence; dashed red border and “✗ wrong”: any other. An image that asks has its "
     "own sentences below, an image that was found its first; in brackets the cosine."
+)
+GRAPH_NOTE = (
+    "Edges of the graph of a picture and one of its sentences, the mean over its "
+    "layers: how much each word reads of each patch. Lines go to the strongest "
+    "patches; below, the weights of each word, in colours of its own range."
 )
 WAYS = {"image_to_text": "image → text", "text_to_image": "text → image"}
 
@@ -107,7 +115,9 @@ def write_matches(
       results: by name, of `retrieval.evaluate_matching`.
       title: heading of the page.
       examples: (heading, [{"query": (image or None, text), "results": [(image or None,
-        text, cosine, whether it is right)]}]).
+        text, cosine, whether it is right)]}]); or, of a graph, (heading, [{"image":
+        encoded, "sentence", "words", "grid", "edges"}]) as `report.graph` has them,
+        drawn to graph_*.png, with all edges in graph_*.csv.
       curves: figures that are there already, as (description, path).
     """
     directory = pathlib.Path(directory)
@@ -117,6 +127,10 @@ def write_matches(
     text = "\n".join([markdown_table(_cells(rows)), NOTE + "\n"])
     (directory / "metrics.md").write_text(text, encoding="utf-8")
     curves = draw_matches(directory, results) if curves is None else curves
+    examples = [
+        (heading, _draw_graphs(directory, some) if "edges" in some[0] else some)
+        for heading, some in examples
+    ]
     page = render_matches(results, curves=curves, examples=examples, title=title)
     (directory / "index.html").write_text(page, encoding="utf-8")
 
@@ -133,8 +147,33 @@ def render_matches(results: dict, *, curves, examples, title: str) -> str:
         parts.append(f'<p class="note">{html.escape(EXAMPLES_NOTE)}</p>')
     for heading, some in examples:
         parts.append(f"<h2>{html.escape(heading)}</h2>")
-        parts += [_search(**example) for example in some]
+        if "drawn" in some[0]:
+            parts.append(f'<p class="note">{html.escape(GRAPH_NOTE)}</p>')
+            parts += render_curves([(x["sentence"], x["drawn"]) for x in some])
+            parts += [_table_link(x["table"], x["sentence"]) for x in some]
+        else:
+            parts += [_search(**example) for example in some]
     return document(title, parts)
+
+
+def _draw_graphs(directory, graphs):
+    """graph_*.png and .csv of pairs -> [{sentence, drawn, table}]."""
+    made = []
+    for number, graph in enumerate(graphs, 1):
+        path = directory / f"graph_{number}.png"
+        photo = np.asarray(Image.open(io.BytesIO(graph["image"])).convert("RGB"))
+        grid, words, edges = graph["grid"], graph["words"], graph["edges"]
+        weights = words_and_patches(edges, grid[0] * grid[1])
+        draw_graph(photo, grid, words, weights, path, title=graph["sentence"])
+        write_edges(path.with_suffix(".csv"), edges, grid, words)
+        table = path.with_suffix(".csv").name
+        made.append({"sentence": graph["sentence"], "drawn": path, "table": table})
+    return made
+
+
+def _table_link(table, sentence):
+    name = html.escape(table)
+    return f'<p><a href="{name}">{name}</a>: all edges of “{html.escape(sentence)}”</p>'
 
 
 def _search(query, results):

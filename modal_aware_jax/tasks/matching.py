@@ -30,11 +30,10 @@ from modal_aware_jax.retrieval.evaluate_matching import (
 from modal_aware_jax.retrieval.matching_scores import matching_scores
 from modal_aware_jax.retrieval.rerank import score_both_ways
 from modal_aware_jax.tasks.matching_comparison import COMPARISON
-from modal_aware_jax.tasks.pair_training import draw_tokens, pair_loss
+from modal_aware_jax.tasks.matching_examples import examples_of, graph_examples
+from modal_aware_jax.tasks.pair_training import draw_text, pair_loss
 from modal_aware_jax.tasks.task import Outcome, Task
 
-NUM_EXAMPLES = 6  # queries shown of each direction
-NUM_RESULTS = 5
 TEXTS = ("sentences", "word_pieces_by_line", "sequences")
 CHUNK = 256  # images whose sentences are read at once
 
@@ -58,27 +57,6 @@ def check(config, pairs) -> None:
             f"The task matching needs sentences, but {len(empty):,} images of "
             f"{pairs.name} have an empty one, such as {empty[0]}. Leave them out."
         )
-
-
-def draw_sentence(key: jax.Array, text: jax.Array, num_sentences: int) -> jax.Array:
-    """One of the sentences of each image, all alike likely.
-
-    Args:
-      key: of the draw.
-      text: [B, S·T], side by side; zeros stand for a sentence that is not there.
-      num_sentences: S.
-
-    Returns:
-      [B, T]; zeros for an image without any.
-
-    >>> text = jnp.array([[0.0, 0.0, 1.0, 2.0, 0.0, 0.0]])
-    >>> draw_sentence(jax.random.key(0), text, 3).tolist()
-    [[1.0, 2.0]]
-    """
-    rows = text.reshape(len(text), num_sentences, -1)  # [B, S, T]
-    there = jnp.any(rows != 0, axis=2)
-    drawn = jax.random.uniform(key, there.shape) * there
-    return jnp.take_along_axis(rows, drawn.argmax(axis=1)[:, None, None], axis=1)[:, 0]
 
 
 def solve(config, pairs, parts, method) -> Callable | None:
@@ -117,12 +95,7 @@ def training_loss(config, pairs, parts, network, joint) -> Callable:
 
     def loss_of_batch(model, batch, key):
         words, window, dropout = jax.random.split(key, 3)
-        text = batch["text"]
-        if isinstance(text, dict):
-            sentence = draw_tokens(words, text)
-        else:
-            width = model.towers.text_features
-            sentence = draw_sentence(words, text, text.shape[1] // width)
+        sentence = draw_text(words, batch["text"], model.towers.text_features)
         rngs = nnx.Rngs(dropout=dropout)
         image, rows = joint(
             model, batch, sentence, train=True, window=window, rngs=rngs
@@ -149,20 +122,25 @@ class PairCalls(NamedTuple):
 
     tokens: Callable
     score: Callable
+    edges: Callable | None
 
 
 def pairs(network, joint: Callable) -> PairCalls | None:
-    """Image tokens of a batch, and scores of pairs of tokens; None without tokens."""
+    """Tokens of a batch, scores and edges of pairs of tokens; None without tokens."""
     if not isinstance(network, CaptionedTokens):
         return None
 
     def tokens(model, batch):
-        return joint(model, batch, batch["text"], train=False)[2]
+        text = model.read(batch["text"])
+        return joint(model, batch, text, train=False)[2], text
 
     def score(model, image, text, mask):
         return model.score(image, text, mask)
 
-    return PairCalls(tokens, score)
+    def edges(model, image, text, mask):
+        return model.edges(image, text, mask)
+
+    return PairCalls(tokens, score, edges if network.has_graph else None)
 
 
 def embeddings_of(experiment, positions, outputs: np.ndarray):
@@ -187,13 +165,22 @@ def validate(experiment, outputs: dict) -> dict[str, float]:
 
 
 def second(experiment, outputs: dict, scorer: Callable) -> dict:
-    """The first `retrieval.rerank` of each test query, ordered by a second score."""
+    """The first `retrieval.rerank` of each test query, ordered by a second score.
+
+    Where a graph scores, its edges of some pairs too, to be drawn.
+    """
     options = experiment.config.get("retrieval", {})
-    if not options.get("rerank"):
+    if not options.get("rerank") and experiment.pairs.edges is None:
         return {}
     positions = experiment.split.query
-    found = look_again(experiment, positions, outputs["images"], scorer)
-    return {"reranked": in_order(found, options["rerank_weight"])}
+    score, further = scorer(positions), {}
+    if options.get("rerank"):
+        seen = outputs["images"]
+        found = look_again(experiment, positions, seen, lambda positions: score)
+        further["reranked"] = in_order(found, options["rerank_weight"])
+    if experiment.pairs.edges is not None:
+        further["graphs"] = graph_examples(experiment, positions, score)
+    return further
 
 
 def look_again(experiment, positions, outputs: np.ndarray, scorer: Callable) -> dict:
@@ -237,7 +224,9 @@ def evaluate(experiment, outputs: dict) -> Outcome:
         "text_images": owners,
         "sentences": np.array(sentences),
     }
-    examples = _examples(pairs, positions, images, texts, owners, sentences)
+    examples = examples_of(pairs, positions, images, texts, owners, sentences)
+    if graphs := outputs.get("graphs"):
+        examples.append(("Which patches the words read", graphs))
     result = evaluate_matching(images, texts, owners, reranked=outputs.get("reranked"))
     result["by_rank"] = _by_rank(images, texts, owners)
     return Outcome(result, arrays, examples)
@@ -255,39 +244,6 @@ def _by_rank(images, texts, owners) -> dict:
         ranks, precision, recall = precision_recall_by_rank(*sides)
         found[name] = {"ranks": ranks, "precision": precision, "recall": recall}
     return found
-
-
-def _examples(pairs, positions, images, texts, owners, sentences):
-    """Queries of both directions, with what they find: (heading, [dict])."""
-    images, texts = (_unit(x) for x in (images, texts))
-    some = np.linspace(0, len(images) - 1, min(NUM_EXAMPLES, len(images))).astype(int)
-
-    def picture(row):
-        return pairs.images[int(positions[row])]
-
-    asked, found = [], []
-
-    def own(row):
-        return [sentences[i] for i in np.flatnonzero(owners == row)]
-
-    for row in some:
-        cosines = texts @ images[row]
-        best = np.argsort(-cosines, kind="stable")[:NUM_RESULTS]
-        results = [(None, sentences[i], cosines[i], owners[i] == row) for i in best]
-        asked.append(
-            {"query": (picture(row), " / ".join(own(row))), "results": results}
-        )
-        first = int(np.flatnonzero(owners == row)[0])
-        cosines = images @ texts[first]
-        best = np.argsort(-cosines, kind="stable")[:NUM_RESULTS]
-        results = [(picture(i), own(i)[0], cosines[i], i == row) for i in best]
-        found.append({"query": (None, sentences[first]), "results": results})
-    return [("Images ask for sentences", asked), ("Sentences ask for images", found)]
-
-
-def _unit(rows):
-    length = np.linalg.norm(rows, axis=1, keepdims=True)
-    return rows / np.maximum(length, 1e-12)
 
 
 MATCHING = Task(

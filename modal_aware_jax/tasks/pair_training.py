@@ -33,6 +33,34 @@ def draw_tokens(key: jax.Array, text: dict) -> dict:
     return {"tokens": tokens, "mask": mask}
 
 
+def draw_sentence(key: jax.Array, text: jax.Array, num_sentences: int) -> jax.Array:
+    """One of the sentences of each image, all alike likely.
+
+    Args:
+      key: of the draw.
+      text: [B, S·T], side by side; zeros stand for a sentence that is not there.
+      num_sentences: S.
+
+    Returns:
+      [B, T]; zeros for an image without any.
+
+    >>> text = jnp.array([[0.0, 0.0, 1.0, 2.0, 0.0, 0.0]])
+    >>> draw_sentence(jax.random.key(0), text, 3).tolist()
+    [[1.0, 2.0]]
+    """
+    rows = text.reshape(len(text), num_sentences, -1)  # [B, S, T]
+    there = jnp.any(rows != 0, axis=2)
+    drawn = jax.random.uniform(key, there.shape) * there
+    return jnp.take_along_axis(rows, drawn.argmax(axis=1)[:, None, None], axis=1)[:, 0]
+
+
+def draw_text(key: jax.Array, text, width: int):
+    """`draw_tokens`, or `draw_sentence` of rows of this width."""
+    if isinstance(text, dict):
+        return draw_tokens(key, text)
+    return draw_sentence(key, text, text.shape[1] // width)
+
+
 def pair_loss(config, method, contrast: Callable, joint: Callable) -> Callable:
     """`loss(model, batch, key)` of a `CaptionedTokens`.
 
@@ -50,8 +78,10 @@ def pair_loss(config, method, contrast: Callable, joint: Callable) -> Callable:
 
     def loss(model: CaptionedTokens, batch, key):
         words, negatives, embeddings, pairs = jax.random.split(key, 4)
-        text = draw_tokens(words, batch["text"])
+        width = 0 if model.reader is None else model.reader.in_features
         rngs = nnx.Rngs(dropout=embeddings)
+        text = draw_text(words, batch["text"], width)
+        text = model.read(text, train=True, rngs=rngs)
         image, rows, tokens = joint(model, batch, text, train=True, rngs=rngs)
         rows, groups, scale = rows[:, 0], batch["index"], model.temperature.scale()
         if model.slow is None:
