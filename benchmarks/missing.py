@@ -29,7 +29,7 @@ from modal_aware_jax.compare import provenance
 from modal_aware_jax.compare.finished import chosen_cells
 from modal_aware_jax.data import pipeline
 from modal_aware_jax.hashing.encode import encode
-from modal_aware_jax.modes.encoder import lower_half, lower_maps, upper_means
+from modal_aware_jax.modes.encoder import lower_half, lower_maps, upper_half
 from modal_aware_jax.modes.evaluate import load_run
 from modal_aware_jax.retrieval.metrics import mean_average_precision
 
@@ -73,7 +73,11 @@ def main():
     tables = {}
     for name, settings, folder, method in networks:
         options = {"methods": [method], "bits": args.bits, "seeds": [0]}
-        (cell,) = chosen_cells(settings, folder, **options)
+        try:
+            (cell,) = chosen_cells(settings, folder, **options)
+        except ValueError as error:
+            print(f"{name} is left out: {error}", flush=True)
+            continue
         tables[name] = measure(settings, cell, folder, pairs)
         print(name, tables[name]["protocol"]["texts"], flush=True)
     write(tables, args)
@@ -93,11 +97,14 @@ def measure(settings, cell, folder, pairs):
     unseen = ~np.isin(parts.database, parts.train)
     found = {}
     for part, rows in (("protocol", slice(None)), ("unseen", unseen)):
-        scores = found[part] = {}
+        scores, whole = found.setdefault(part, {}), None
         for lost, states in LOST.items():
             for side, (of_queries, of_database) in SIDES.items():
                 line = []
                 for share in SHARES:
+                    if share == 0 and whole is not None:
+                        line.append(whole)
+                        continue
                     states_of = state_of_rows(codes.shape[1], states, share)
                     states_of[:num_queries] *= of_queries
                     states_of[num_queries:] *= of_database
@@ -110,6 +117,7 @@ def measure(settings, cell, folder, pairs):
                         num_bits=cell.bits,
                     )
                     line.append(float(value))
+                whole = line[0]
                 scores.setdefault(lost, {})[side] = line
     return found
 
@@ -162,9 +170,9 @@ def grey_map(experiment):
     size = experiment.image_size
     lower, _ = lower_half(experiment)
     maps = np.asarray(lower(np.full((1, size, size, 3), GREY, np.uint8)))
-    if experiment.cached_means:
-        means, _ = upper_means(experiment)
-        maps = np.asarray(means(maps.astype(np.float16)))
+    if experiment.cached_means or experiment.cached_last:
+        last, _ = upper_half(experiment)
+        maps = np.asarray(last(maps.astype(np.float16)))
     return maps.astype(np.float16)
 
 
