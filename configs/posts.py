@@ -42,9 +42,11 @@ TUNED = {
         "head_dropout": 0.5,
         "block_dropout": 0.1,
     },
-    "optimizer": {"learning_rate": 1e-3, "b2": 0.999, "warmup_steps": 30},
+    # Concat on one fold of real posts: .7214 of 480, at a third of the rate .6944.
+    "optimizer": {"learning_rate": 3e-3, "b2": 0.999, "warmup_steps": 30},
     "training": {"num_epochs": 8, "batch_size": 50, "word_dropout": 0.0},
     "schedule": "cosine",
+    "pace": 0.1,
     "label_smoothing": 0.1,
 }
 # Zhang et al.: Adam with these betas, batches of 20, 30 epochs, five dense layers.
@@ -58,6 +60,7 @@ PAPER = {
     },
     "optimizer": {"learning_rate": 1e-5, "b2": 0.99, "warmup_steps": 0},
     "training": {"num_epochs": 30, "batch_size": 20, "word_dropout": 0.0},
+    "pace": 1.0,
     "schedule": "step",  # with one step after the last epoch
     "label_smoothing": 0.0,
 }
@@ -144,7 +147,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "optimizer": {
                 "backbone_learning_rate": 1e-3,
                 # A factor on the learning rate, of what lies between the modalities.
-                "block_learning_rate": 1.0,
+                "block_learning_rate": settings["pace"],
                 "weight_decay": 0.0,
                 "schedule": settings["schedule"],
                 "decay_every_epochs": settings["training"]["num_epochs"],

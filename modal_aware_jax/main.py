@@ -270,8 +270,8 @@ def _predict(args, workdir) -> None:
         pathlib.Path(args.image).expanduser() if args.image else None,
         args.text,
         pathlib.Path(args.table) if args.table else None,
-        image=options.get("image_column"),
-        text=options.get("text_column"),
+        image_column=options.get("image_column"),
+        text_column=options.get("text_column"),
     )
     if args.model:
         model = modes.load_model_file(pathlib.Path(args.model))

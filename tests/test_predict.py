@@ -1,8 +1,10 @@
 """New posts to classes: nothing is dropped, and an export says what its run says."""
 
+import contextlib
 import csv
 import io
 import pathlib
+import types
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 from PIL import Image
 from test_classification_task import posts_config
 
-from modal_aware_jax import build, modes
+from modal_aware_jax import build, main, modes
 from modal_aware_jax.data.new_posts import Post, read_posts
 from modal_aware_jax.modes.predict import Prediction, Predictor, line_of
 from modal_aware_jax.training import update as updates
@@ -144,6 +146,25 @@ def test_what_is_asked_for_must_be_clear(tmp_path):
         modes.need_classes("hashing")
 
 
+def by_the_command_line(model, workdir, words):
+    """What --mode=predict prints of a text."""
+    nothing = dict.fromkeys(("image", "table", "output", "config", "coordinator"))
+    nothing |= dict.fromkeys(("num_processes", "process_id", "codes", "index"))
+    args = types.SimpleNamespace(
+        **nothing,
+        mode="predict",
+        model=str(model),
+        workdir=str(workdir),
+        text=words,
+        distributed=False,
+    )
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        main.run(args)
+    assert (workdir / "predicted.csv").read_text().startswith("id,predicted,note,")
+    return printed.getvalue()
+
+
 def test_an_export_predicts_as_its_run(tmp_path):
     config = posts_config("text")
     experiment = build.experiment(config)
@@ -158,6 +179,9 @@ def test_an_export_predicts_as_its_run(tmp_path):
     words = " ".join(experiment.collection.vocabulary[:3])
     posts = [Post("a", None, words), Post("b", lambda: png((9, 9, 9)), "xyzzy")]
     expected = list(modes.predict(run, posts))
+    told = by_the_command_line(folder, tmp_path, words)
+    assert told.startswith(f"text  {expected[0].classes[0]} (")
+    assert "[no picture]\nWrote" in told
     for path in (folder, folder / "model.safetensors"):
         exported = modes.predictor_of_model(modes.load_model_file(path))
         assert exported.class_names == experiment.collection.label_names

@@ -112,18 +112,25 @@ def need_classes(task: str) -> None:
 
 
 def posts_to_predict(
-    image: pathlib.Path | None, words: str, table: pathlib.Path | None, **columns
+    image: pathlib.Path | None,
+    words: str,
+    table: pathlib.Path | None,
+    *,
+    image_column: str | None = None,
+    text_column: str | None = None,
 ) -> list[Post]:
     """The post of an image file and a text, or the posts of a table.
 
     Args:
-      columns: of the table, `image` and `text` by name; None: the usual names.
+      image, words: of one post.
+      table: of many, in place of both.
+      image_column, text_column: of the table; None: the usual names.
     """
     if table is None:
         return one_post(image, words)
     if image is not None or words:
         raise ValueError("predict: give --table, or --image and --text, not both.")
-    return read_posts(table, **columns)
+    return read_posts(table, image=image_column, text=text_column)
 
 
 def predict(predictor: Predictor, posts: Sequence[Post]) -> Iterator[Prediction]:
