@@ -1,5 +1,6 @@
 """The server itself: one process of uvicorn over a service."""
 
+import logging
 import signal
 import socket
 
@@ -68,6 +69,7 @@ def serve(service: Service, listening: socket.socket, token: str | None = None) 
         timeout_graceful_shutdown=10,
         h11_max_incomplete_event_size=32 * 1024,
     )
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # clients' mistakes
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)  # uvicorn raises them again at its end
     uvicorn.Server(settings).run(sockets=[listening])
