@@ -32,6 +32,7 @@ from modal_aware_jax.compare.cells import Cell, cell_config
 from modal_aware_jax.compare.finished import chosen_cells, open_cell
 from modal_aware_jax.compare.origin import provenance
 from modal_aware_jax.compare.perturbed import Reader
+from modal_aware_jax.compare.vectors import draw_vectors
 from modal_aware_jax.data import pipeline
 from modal_aware_jax.experiment.sources import split_of
 from modal_aware_jax.hashing.codes import unpack
@@ -154,31 +155,6 @@ def draw_codes(workdir, directory, cells, pairs, *, points) -> None:
         )
 
 
-def draw_vectors(settings, workdir, directory, cells, *, points) -> None:
-    """vectors_pca.png and vectors_tsne.png from the cells' vectors of test posts."""
-    methods, found = build.task_of(settings).methods, {}
-    for cell in _one_seed(cells):
-        with np.load(workdir / cell.folder / "predictions.npz") as kept:
-            found[methods[cell.method].title] = kept["vectors"]
-            labels, names = kept["labels"], kept["class_names"].tolist()
-    if labels.ndim == 1:
-        rows, label = np.arange(len(labels)), labels
-    else:
-        rows, label, _ = code_space.one_label_each(labels)
-    chosen = np.linspace(0, len(rows) - 1, min(points, len(rows))).astype(int)
-    rows, label = rows[chosen], label[chosen]
-    for name, project in code_space.PROJECTIONS.items():
-        spaces = {method: project(vectors[rows]) for method, vectors in found.items()}
-        what = {"pca": "two principal components", "tsne": "t-SNE"}[name]
-        code_space.draw_code_space(
-            spaces,
-            label,
-            names,
-            directory / f"vectors_{name}.png",
-            title=f"Fused vectors of {len(rows)} test posts, {what}",
-        )
-
-
 def draw_all_attention(settings, workdir, directory, cells, pairs, *, count) -> None:
     """attention_1.png and attention_2.png: both blocks of the three networks."""
     blocks = {}
@@ -269,7 +245,8 @@ def run(args) -> None:
         elif name == "codes":
             draw_codes(workdir, directory, one, pairs, points=args.points)
         elif name == "vectors":
-            draw_vectors(settings, workdir, directory, one, points=args.points)
+            some = _one_seed(one)
+            draw_vectors(settings, workdir, directory, some, points=args.points)
         elif name == "attention":
             draw_all_attention(
                 settings, workdir, directory, one, pairs, count=args.photographs

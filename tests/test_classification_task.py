@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 from test_end_to_end import tiny_config
 
-from modal_aware_jax import build, compare, figures, modes
+from modal_aware_jax import build, compare, modes
 from modal_aware_jax.classification import mcnemar_exact
+from modal_aware_jax.compare.vectors import draw_vectors
 from modal_aware_jax.data import shapes
 from modal_aware_jax.experiment.losses import Setting
 from modal_aware_jax.tasks import classification
@@ -98,7 +99,7 @@ def test_runs_are_compared_post_by_post(finished, tmp_path):
 
 def test_fused_vectors_are_drawn_method_beside_method(finished, tmp_path):
     config, workdir, cells = finished
-    figures.draw_vectors(config, workdir, tmp_path, cells, points=25)
+    draw_vectors(config, workdir, tmp_path, cells, points=25)
     for name in ("vectors_pca.png", "vectors_tsne.png"):
         Image.open(tmp_path / name).verify()
 

@@ -128,6 +128,7 @@ def read_all(source):
         min_word_count=1,
         max_words=None,
         allow_empty_text=True,
+        keep_without_image=False,
     )
     problems = list(scan.problems)
     for pair in scan.pairs:

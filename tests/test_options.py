@@ -21,6 +21,9 @@ CONFIGS = {path.stem: path for path in (PACKAGE.parent / "configs").glob("*.py")
 SOURCE_OF = {
     "flickr": "flickr25k",
     "flickr8k": "captions/flickr8k",
+    "flickr30k": "captions/flickr30k",
+    "coco": "captions/karpathy",
+    "cross_modal": "flickr25k",
     "posts": "shapes",
 }
 # ml_collections loads a config file by a method that Python gives up.
@@ -58,7 +61,7 @@ def messages(path):
 
 
 EMBEDDED = ("shapes", "captioned_shapes")
-OF_OTHER_TASKS = ("posts", "flickr8k", "captioned_shapes")
+OF_OTHER_TASKS = ("posts", "flickr8k", "flickr30k", "coco", "captioned_shapes")
 MESSAGES = [(p, text) for p in sorted(PACKAGE.rglob("*.py")) for text in messages(p)]
 
 

@@ -110,7 +110,7 @@ def load(*, num_images: int = 4000, image_size: int = 80, seed: int = 0) -> Coll
         caption, and parts; it has no words and no labels.
 
     >>> load(num_images=64).captions[0].split("\\n")[0]
-    ''
+    'Three big striped green stars right of three large blue plain fish.'
     """
     if num_images < 16 * FAMILY or num_images % FAMILY:
         raise ValueError(

@@ -100,7 +100,7 @@ def sentences(scene, rng, count: int = 5) -> list[str]:
     >>> kite = Group(1, "large", "red", "striped", "kite")
     >>> houses = Group(2, "small", "white", "plain", "house")
     >>> sentences(Scene(kite, "above", houses), random.Random(0), 1)
-    ['A big red kite with stripes, and under it two little white plain houses.']
+    ['One large red striped kite, and below it a pair of little white plain houses.']
 
     Args:
         scene: a `captioned_shapes.Scene`.

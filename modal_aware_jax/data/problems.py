@@ -85,10 +85,10 @@ def describe(problems: Sequence[Problem]) -> str:
     """Counts problems by kind, shows the first few of each and says what to do.
 
     Example:
-      >>> print(describe([Problem("missing image", "a.csv line 2", "no file x.jpg")]))
+      >>> print(describe([Problem("tiny image", "a.csv line 2", "1x1 pixels")]))
       1 problem in the input.
-      missing image (1) - add the file, or remove its row or tags:
-        a.csv line 2: no file x.jpg
+      tiny image (1) - replace it by the real image, or remove the pair:
+        a.csv line 2: 1x1 pixels
     """
     by_kind = collections.defaultdict(list)
     for problem in problems:

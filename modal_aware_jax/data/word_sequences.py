@@ -35,7 +35,7 @@ class WordSequences:
       ...                    ("x",), ("y",))
       >>> sequences = WordSequences(pairs, [0])
       >>> sequences.known, sequences.encode([["a", "red", "dog"]]).tolist()
-      (('sea', 'a', 'dog'), [[3.0, 1.0]])
+      (('a', 'dog', 'sea'), [[2.0, 1.0]])
     """
 
     vocabulary = ()  # its vectors have no column a word

@@ -36,7 +36,7 @@ class Input(NamedTuple):
 
         Example:
           >>> Input("/a/posts.tar", "1").name
-          'posts-f79b25a7'
+          'posts-5476e662'
         """
         stem = pathlib.PurePosixPath(self.address).stem
         place = f"{self.address}\n{self.first}"

@@ -142,7 +142,10 @@ def _from_weights(path):
             "export it again."
         ) from error
     vectors = saved.get("text.vectors") if config.data.get("text") == "words" else None
-    model = build.model(config, sizes, vectors, num_outputs=facts["num_bits"])
+    purpose = _purpose(facts)
+    # Of codes the head may be longer than what was exported: they may be nested.
+    outputs = None if purpose["task"] == "hashing" else facts["num_bits"]
+    model = build.model(config, sizes, vectors, num_outputs=outputs)
     _fill(model, saved, path)
     graphdef, state = nnx.split(model)
     kind = build.choose("backbone", build.BACKBONES, config.backbone.name)
@@ -166,7 +169,7 @@ def _from_weights(path):
         vocabulary=tuple(facts["vocabulary"]),
         digest=_digest(path),
         label_names=tuple(facts.get("label_names", ())),
-        **_purpose(facts),
+        **purpose,
     )
 
 
