@@ -124,6 +124,8 @@ def _from_scratch(choice):
             "text_missing": 0.0,
             "standard_text": True,
             "hidden_features": 0,
+            # Width of a head that learns from the label head (loss taught_ap).
+            "head_features": 0,
         },
         "loss": {
             "name": METHODS[choice["method"]].loss,

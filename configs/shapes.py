@@ -56,6 +56,8 @@ def get_config(arg: str = "") -> ConfigDict:
                 "text_missing": 0.0,
                 "standard_text": True,
                 "hidden_features": 0,
+                # Width of a head that learns from the label head (loss taught_ap).
+                "head_features": 0,
             },
             "loss": {
                 "name": METHODS[choice["method"]].loss,

@@ -70,8 +70,8 @@ def test_everything_wrong_with_flickr8k_is_told_at_once(tmp_path):
     assert kinds(caught) == [
         ("duplicate id", f"{token}6"),
         ("duplicate id", "Flickr_8k.testImages.txt line 2"),
-        ("empty text", f"{token}7"),
-        ("empty text", "x.jpg"),
+        ("no sentence", f"{token}7"),
+        ("no sentence", "x.jpg"),
         ("malformed line", f"{token}5"),
         ("missing image", "z.jpg"),
         ("not UTF-8", f"{token}9"),
@@ -184,8 +184,8 @@ def test_karpathys_file_of_any_name_and_what_is_wrong_with_it(tmp_path):
         karpathy.read(tmp_path, file="mine.json")
     assert kinds(caught) == [
         ("duplicate id", "mine.json image 1"),
-        ("empty text", "mine.json image 3"),
-        ("empty text", "mine.json image 5"),
+        ("no sentence", "mine.json image 3"),
+        ("no sentence", "mine.json image 5"),
         ("malformed line", "mine.json image 4"),
         ("unknown split", "mine.json image 2"),
     ]

@@ -111,7 +111,7 @@ def _record(item, where, images, splits, problems):
     kept = tuple(text for text in texts if text)
     if len(kept) < max(len(texts), 1):
         message = f"{name} has {len(texts)} sentences, {len(texts) - len(kept)} empty"
-        problems.append(Problem("empty text", where, message))
+        problems.append(Problem("no sentence", where, message))
     place = images.find(name)
     if place is None:
         message = f"no file {name} with {len(texts)} texts"

@@ -61,7 +61,7 @@ def sentences_of_images(
         found = numbered.setdefault(image, {})
         if not text.strip():
             message = f"sentence {number} of {image} is empty"
-            problems.append(Problem("empty text", where, message))
+            problems.append(Problem("no sentence", where, message))
         elif number in found:
             message = f"sentence {number} of {image} was there before"
             problems.append(Problem("duplicate id", where, message))
@@ -109,7 +109,7 @@ def records_of(
     for name, split in splits.items():
         if name not in sentences:
             message = f"{name} of the {split} images has no sentences"
-            problems.append(Problem("empty text", name, message))
+            problems.append(Problem("no sentence", name, message))
     return records
 
 
