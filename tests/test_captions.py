@@ -70,10 +70,10 @@ def test_everything_wrong_with_flickr8k_is_told_at_once(tmp_path):
     assert kinds(caught) == [
         ("duplicate id", f"{token}6"),
         ("duplicate id", "Flickr_8k.testImages.txt line 2"),
+        ("malformed line", f"{token}5"),
+        ("no image", "z.jpg"),
         ("no sentence", f"{token}7"),
         ("no sentence", "x.jpg"),
-        ("malformed line", f"{token}5"),
-        ("missing image", "z.jpg"),
         ("not UTF-8", f"{token}9"),
     ]
     assert "9 problems" not in str(caught.value) and "7 problems" in str(caught.value)
@@ -184,9 +184,9 @@ def test_karpathys_file_of_any_name_and_what_is_wrong_with_it(tmp_path):
         karpathy.read(tmp_path, file="mine.json")
     assert kinds(caught) == [
         ("duplicate id", "mine.json image 1"),
+        ("malformed line", "mine.json image 4"),
         ("no sentence", "mine.json image 3"),
         ("no sentence", "mine.json image 5"),
-        ("malformed line", "mine.json image 4"),
         ("unknown split", "mine.json image 2"),
     ]
     skipped = karpathy.read(tmp_path, file="mine.json", on_problem="skip")

@@ -21,6 +21,7 @@ ADVICE = {
     "tiny image": "replace it by the real image, or remove the pair",
     "empty text": "write its tags, remove the pair, or allow pairs without text with "
     "--config.data.options.allow_empty_text=true",
+    "no image": "add the file, or remove its sentences",
     "no sentence": "write one, or remove the image",
     "not UTF-8": "save the file as UTF-8",
     "malformed line": "correct the line",

@@ -115,6 +115,6 @@ def _record(item, where, images, splits, problems):
     place = images.find(name)
     if place is None:
         message = f"no file {name} with {len(texts)} texts"
-        problems.append(Problem("missing image", where, message))
+        problems.append(Problem("no image", where, message))
         return None
     return Captioned(name, *place, kept, split) if kept else None

@@ -100,9 +100,7 @@ def records_of(
         place = images.find(name)
         if place is None:
             problems.append(
-                Problem(
-                    "missing image", name, f"no file {name} with {len(texts)} texts"
-                )
+                Problem("no image", name, f"no file {name} with {len(texts)} texts")
             )
             continue
         records.append(Captioned(name, *place, tuple(texts), split))
