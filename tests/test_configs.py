@@ -22,6 +22,7 @@ OTHER_TASKS = (
     "coco",
     "captioned_shapes",
     "cross_modal",
+    "flickr_matching",
 )
 OF_CODES = [path for path in CONFIGS if path.stem not in OTHER_TASKS]
 

@@ -14,7 +14,7 @@ from modal_aware_jax.data.word_sequences import WordSequences
 from modal_aware_jax.experiment import token_networks as tokens
 from modal_aware_jax.experiment.backbones import backbone
 from modal_aware_jax.experiment.precision import compute_in
-from modal_aware_jax.losses.info_nce import info_nce
+from modal_aware_jax.losses.info_nce import info_nce, label_info_nce
 from modal_aware_jax.losses.sigmoid_pairs import sigmoid_pairs
 from modal_aware_jax.losses.vse import max_hinge, sum_hinge
 from modal_aware_jax.models.captioned import CaptionedTowers
@@ -29,16 +29,23 @@ class Loss(NamedTuple):
 
     Attributes:
       function: `function(image, text, temperature, groups=..., **options)` of two
-        embeddings [B, F], the network's `Temperature` and the images' numbers [B].
+        embeddings [B, F], the network's `Temperature` and `groups` of a batch.
       options: its keywords, and their values where the config gives no other.
+      groups: what a batch tells by which rows belong together: `index`, the images'
+        numbers [B], or `labels` [B, L].
     """
 
     function: Callable
     options: dict[str, Any]
+    groups: str = "index"
 
 
 def _info_nce(image, text, temperature, **options):
     return info_nce(image, text, scale=temperature.scale(), **options)
+
+
+def _label_info_nce(image, text, temperature, *, groups):
+    return label_info_nce(image, text, groups, scale=temperature.scale())
 
 
 def _sigmoid_pairs(image, text, temperature, **options):
@@ -56,6 +63,7 @@ LOSSES = {
     "max_hinge": Loss(_without_temperature(max_hinge), {"margin": 0.2}),
     "sum_hinge": Loss(_without_temperature(sum_hinge), {"margin": 0.2}),
 }
+LABEL_LOSSES = {**LOSSES, "label_info_nce": Loss(_label_info_nce, {}, "labels")}
 
 
 class Matcher(NamedTuple):
@@ -133,6 +141,20 @@ MATCHERS = {
 }
 
 
+LABEL_MATCHERS = {
+    **MATCHERS,
+    "towers_labels": Matcher(
+        "two towers, InfoNCE by labels", TwoTower, "label_info_nce"
+    ),
+}
+
+
+def text_features(text) -> int:
+    """Width of the vectors that an encoder gives of sentences, word pieces or words."""
+    vectors = getattr(text, "vectors_of_words", None)
+    return text.model.features if vectors is None else vectors.shape[1]
+
+
 def _reader(options, text, rngs) -> nnx.Module | None:
     """What reads texts that come as numbers of words; None where they are vectors."""
     if not isinstance(text, WordSequences):
@@ -152,14 +174,14 @@ def network(config, pairs, text, *, method: Matcher, num_outputs: int) -> nnx.Mo
     is_tokens = isinstance(pairs.text, TokenTable) or isinstance(text, WordSequences)
     if method.tokens is not None and not is_tokens:
         raise ValueError(
-            f"The method {config.model.method} reads the word pieces of sentences: set "
-            "--config.data.text=word_pieces_by_line or sequences, got "
-            f"{config.data.text!r}."
+            f"The method {config.model.method} reads texts word by word: set "
+            "--config.data.text=word_pieces_by_line, sequences or (of tags) "
+            f"word_tokens, got {config.data.text!r}."
         )
     trunk = backbone(config.backbone, config.data.get("dir", ""), rngs)
     reader = _reader(options, text, rngs)
-    text_features = text.model.features if reader is None else reader.features
-    widths = trunk.upper_features, text_features
+    width = text_features(text) if reader is None else reader.features
+    widths = trunk.upper_features, width
     if method.tokens is None:
         towers = method.towers(
             *widths, num_outputs, **tokens.tower_options(options, rngs)

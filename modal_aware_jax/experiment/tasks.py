@@ -7,11 +7,15 @@ from modal_aware_jax.experiment.losses import loss_options
 from modal_aware_jax.tasks.classification import CLASSIFICATION
 from modal_aware_jax.tasks.cross_modal import CROSS_MODAL
 from modal_aware_jax.tasks.hashing import HASHING
+from modal_aware_jax.tasks.label_matching import LABEL_MATCHING
 from modal_aware_jax.tasks.matching import MATCHING
 from modal_aware_jax.tasks.neighbours import neighbours
 from modal_aware_jax.tasks.task import Task
 
-TASKS = {task.name: task for task in (HASHING, CLASSIFICATION, MATCHING, CROSS_MODAL)}
+TASKS = {
+    task.name: task
+    for task in (HASHING, CLASSIFICATION, MATCHING, LABEL_MATCHING, CROSS_MODAL)
+}
 DEFAULT = "hashing"  # of configs from before there were others
 # What a task becomes for a collection without labels; the others need them.
 UNLABELLED = {"hashing": neighbours}

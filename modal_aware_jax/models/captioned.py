@@ -8,18 +8,33 @@ from modal_aware_jax.blocks.pooling import unit_mean
 from modal_aware_jax.models.two_tower import TwoTower
 
 
+def by_sentence(text: dict) -> dict:
+    """Tokens of S sentences an image, [B, S, n, T] and their mask [B, S, n].
+
+    A text without lines, [B, n, T] and [B, n], is one sentence.
+
+    >>> text = {"tokens": jnp.ones((2, 3, 4)), "mask": jnp.ones((2, 3), bool)}
+    >>> by_sentence(text)["tokens"].shape
+    (2, 1, 3, 4)
+    """
+    if text["tokens"].ndim != 3:
+        return text
+    return {name: value[:, None] for name, value in text.items()}
+
+
 def sentence_rows(text, features: int) -> jax.Array:
     """Vectors of S sentences an image, [B, S, T], zeros for one that is not there.
 
     Args:
-      text: the vectors side by side, [B, S·T]; or `tokens` [B, S, n, T] and their
-        `mask`, whose vectors are their means of length one.
+      text: the vectors side by side, [B, S·T]; or tokens as `by_sentence` takes them,
+        whose vectors are their means of length one.
       features: T.
 
     Raises:
       ValueError: the width is no multiple of T.
     """
     if isinstance(text, dict):
+        text = by_sentence(text)
         tokens, mask = text["tokens"], text["mask"]
         flat = jnp.asarray(tokens, jnp.float32).reshape(-1, *tokens.shape[2:])
         means = unit_mean(flat, jnp.asarray(mask).reshape(len(flat), -1))

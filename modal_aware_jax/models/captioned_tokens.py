@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from modal_aware_jax.models.captioned import by_sentence
 from modal_aware_jax.models.pair_graph import graph_of
 
 
@@ -63,7 +64,9 @@ class CaptionedTokens(nnx.Module):
 
     def read(self, text, *, train: bool = False, rngs=None) -> dict:
         """Sentences as tokens: as they come, or read from numbers of words [B, S·L]."""
-        if isinstance(text, dict) or self.reader is None:
+        if isinstance(text, dict):
+            return by_sentence(text)
+        if self.reader is None:
             return text
         rows = text.reshape(-1, self.reader.in_features)  # [B·S, L]
         tokens, _ = self.reader(rows, train=train, rngs=rngs)

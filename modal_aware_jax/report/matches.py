@@ -143,8 +143,17 @@ def render_matches(results: dict, *, curves, examples, title: str) -> str:
         f'<p class="note">{html.escape(NOTE)}</p>',
         *render_curves(curves),
     ]
-    if examples:
-        parts.append(f'<p class="note">{html.escape(EXAMPLES_NOTE)}</p>')
+    return document(title, parts + render_searches(examples, EXAMPLES_NOTE))
+
+
+def render_searches(examples, note: str) -> list[str]:
+    """Searches under their headings, and graphs that are drawn; [] without any.
+
+    Args:
+      examples: as for `write_matches`, a graph as `sentence`, `drawn` and `table`.
+      note: what the marks mean.
+    """
+    parts = [f'<p class="note">{html.escape(note)}</p>'] if examples else []
     for heading, some in examples:
         parts.append(f"<h2>{html.escape(heading)}</h2>")
         if "drawn" in some[0]:
@@ -153,7 +162,7 @@ def render_matches(results: dict, *, curves, examples, title: str) -> str:
             parts += [_table_link(x["table"], x["sentence"]) for x in some]
         else:
             parts += [_search(**example) for example in some]
-    return document(title, parts)
+    return parts
 
 
 def _draw_graphs(directory, graphs):

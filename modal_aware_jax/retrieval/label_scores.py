@@ -70,7 +70,7 @@ def average_precision_by_labels(
         return ranked_average_precision(ranked, total)
 
     labels = query_labels, gallery_labels
-    return np.array(_map_queries(function, similarity, labels, one), np.float64)
+    return np.array(map_queries(function, similarity, labels, one), np.float64)
 
 
 def average_precision_at_r(
@@ -103,17 +103,10 @@ def average_precision_at_r(
     similarity = Similarity("average_precision_at_r", query, gallery, num_bits)
 
     def one(ranking):
-        if not ranking.total:
-            return 0.0
-        if ties == "index":
-            return ranked_average_precision(
-                ranking.in_order()[: ranking.total], ranking.total
-            )
-        sums = precision_sum_within(*(x[0] for x in ranking.bins()), ranking.total)
-        return sums / ranking.total
+        return ranking.precision_at_r(ties)
 
     labels = query_labels, gallery_labels
-    values = _map_queries("average_precision_at_r", similarity, labels, one)
+    values = map_queries("average_precision_at_r", similarity, labels, one)
     return np.array(values, np.float64)
 
 
@@ -147,7 +140,7 @@ def precision_by_labels(
         return np.cumsum(ranking.in_order())[cut - 1]
 
     labels = query_labels, gallery_labels
-    found = _map_queries("precision_by_labels", similarity, labels, one)
+    found = map_queries("precision_by_labels", similarity, labels, one)
     return np.array(found, np.float64).reshape(-1, len(ns)).sum(axis=0) / (
         max(similarity.num_queries, 1) * cut
     )
@@ -212,6 +205,15 @@ class Ranking:
         tie = np.repeat(np.arange(len(count)), count)
         return self.relevant[self.order[np.lexsort((self.order, tie))]]
 
+    def precision_at_r(self, ties: str) -> float:
+        """AP@R, as `average_precision_at_r` has it."""
+        if not self.total:
+            return 0.0
+        if ties == "index":
+            return ranked_average_precision(self.in_order()[: self.total], self.total)
+        sums = precision_sum_within(*(x[0] for x in self.bins()), self.total)
+        return sums / self.total
+
 
 def precision_sum_within(count, relevant, at: int) -> float:
     """Expected sum of the precisions at relevant places up to rank `at`.
@@ -265,14 +267,24 @@ def _relevance(function, labels, lengths) -> Callable[[slice], np.ndarray]:
     return lambda rows: own[rows] @ theirs.T > 0
 
 
-def _map_queries(function, similarity, labels, one) -> list:
-    """`one(Ranking)` of every query, in order, on all threads."""
+def map_queries(function, similarity, labels, one, reorder=None) -> list:
+    """`one(Ranking)` of every query, in order, on all threads.
+
+    Args:
+      function: the name in messages.
+      similarity: a checked `Similarity` of queries and gallery.
+      labels: of both.
+      one: what is asked of each ranking.
+      reorder: `reorder(rows, scores [b, N])` -> the scores that some queries are ranked
+        by in place of their similarities; None: these.
+    """
     lengths = similarity.num_queries, similarity.num_gallery
     relevance = _relevance(function, labels, lengths)
     results = []
     with ThreadPoolExecutor(num_threads()) as pool:
         for rows in similarity.query_blocks(max(1, SCORES // similarity.num_gallery)):
             scores, relevant = similarity.all_scores(rows), relevance(rows)
+            scores = scores if reorder is None else reorder(rows, scores)
             rankings = zip(scores, relevant, strict=True)
             tolerance = similarity.tolerance
             results += pool.map(lambda x, t=tolerance: one(Ranking(*x, t)), rankings)

@@ -79,6 +79,26 @@ def score_both_ways(images, texts, k: int, score: Callable) -> dict:
     }
 
 
+def put_first(similarities, candidates, scores) -> np.ndarray:
+    """Similarities with those of the candidates above all others, in a new order.
+
+    >>> put_first(np.array([[0.9, 0.8, 0.1]]), [[0, 1]], [[-4.0, 5.0]]).tolist()
+    [[2.0, 3.0, 0.1]]
+
+    Args:
+      similarities: [Q, N], cosines.
+      candidates: [Q, k] rows of the gallery.
+      scores: [Q, k] that they are ordered by; equal ones tie.
+
+    Returns:
+      float64 [Q, N]: 2, 3 and so on for candidates in ascending order.
+    """
+    result = np.array(similarities, np.float64)
+    for row, found, values in zip(result, candidates, scores, strict=True):
+        row[found] = 2 + np.unique(values, return_inverse=True)[1]
+    return result
+
+
 def reranked_tie(
     query, gallery, query_groups, gallery_groups, candidates, scores
 ) -> FirstTie:

@@ -15,6 +15,7 @@ import numpy as np
 from flax import nnx
 
 from modal_aware_jax.data.captions.collection import sentences_of
+from modal_aware_jax.experiment.inputs import drop_words
 from modal_aware_jax.experiment.lookup import choose
 from modal_aware_jax.experiment.losses import loss_options
 from modal_aware_jax.experiment.matchers import LOSSES, MATCHERS, network
@@ -84,24 +85,37 @@ def solve(config, pairs, parts, method) -> Callable | None:
     return fill
 
 
-def training_loss(config, pairs, parts, network, joint) -> Callable:
-    """`loss(model, batch, key)`, of one sentence an image; see `Task.loss`."""
+def training_loss(task_methods, losses, config, pairs, parts, network, joint):
+    """`loss(model, batch, key)`, of one sentence an image; see `Task.loss`.
+
+    Args:
+      task_methods, losses: tables such as `MATCHERS` and `LOSSES`. The other arguments
+        are those of `Task.loss`.
+    """
     del parts
-    loss = choose("loss", LOSSES, config.loss.name).function
-    contrast = functools.partial(loss, **loss_options(config.loss, LOSSES))
+    row = choose("loss", losses, config.loss.name)
+    options = loss_options(config.loss, losses)
+    dropped = config.training.get("word_dropout", 0.0)
+
+    def contrast(image, text, temperature, batch):
+        groups = batch[row.groups]
+        return row.function(image, text, temperature, groups=groups, **options)
+
     if isinstance(network, CaptionedTokens):
-        method = MATCHERS[config.model.method]
-        return pair_loss(config.loss, method, contrast, joint)
+        method = task_methods[config.model.method]
+        return pair_loss(config.loss, method, contrast, joint, dropped)
 
     def loss_of_batch(model, batch, key):
         words, window, dropout = jax.random.split(key, 3)
-        sentence = draw_text(words, batch["text"], model.towers.text_features)
+        text = batch["text"]
+        if dropped:
+            text = drop_words(jax.random.fold_in(words, 1), text, dropped)
+        sentence = draw_text(words, text, model.towers.text_features)
         rngs = nnx.Rngs(dropout=dropout)
         image, rows = joint(
             model, batch, sentence, train=True, window=window, rngs=rngs
         )
-        temperature, groups = model.towers.temperature, batch["index"]
-        return contrast(image, rows[:, 0], temperature, groups=groups)
+        return contrast(image, rows[:, 0], model.towers.temperature, batch)
 
     return loss_of_batch
 
@@ -254,7 +268,7 @@ MATCHING = Task(
     num_outputs=lambda config, pairs: config.model.features,
     network=network,
     solve=solve,
-    loss=training_loss,
+    loss=functools.partial(training_loss, MATCHERS, LOSSES),
     output=output,
     pairs=pairs,
     second=second,

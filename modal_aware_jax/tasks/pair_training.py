@@ -6,9 +6,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from modal_aware_jax.experiment.inputs import drop_words
 from modal_aware_jax.losses.cross_pairs import cosines
 from modal_aware_jax.losses.momentum_contrast import momentum_info_nce, moving_average
 from modal_aware_jax.losses.pair_choice import PAIR_LOSSES, pairs_to_score
+from modal_aware_jax.models.captioned import by_sentence
 from modal_aware_jax.models.captioned_tokens import CaptionedTokens
 
 
@@ -57,11 +59,13 @@ def draw_sentence(key: jax.Array, text: jax.Array, num_sentences: int) -> jax.Ar
 def draw_text(key: jax.Array, text, width: int):
     """`draw_tokens`, or `draw_sentence` of rows of this width."""
     if isinstance(text, dict):
-        return draw_tokens(key, text)
+        return draw_tokens(key, by_sentence(text))
     return draw_sentence(key, text, text.shape[1] // width)
 
 
-def pair_loss(config, method, contrast: Callable, joint: Callable) -> Callable:
+def pair_loss(
+    config, method, contrast: Callable, joint: Callable, word_dropout: float = 0.0
+) -> Callable:
     """`loss(model, batch, key)` of a `CaptionedTokens`.
 
     The contrast of the embeddings, and `loss.pair_weight` times the loss of the scores
@@ -71,13 +75,17 @@ def pair_loss(config, method, contrast: Callable, joint: Callable) -> Callable:
     Args:
       config: the section `loss`.
       method: the row of the table; see `experiment.matchers.Matcher`.
-      contrast: `contrast(image, text, temperature, groups=...)` -> scalar.
+      contrast: `contrast(image, text, temperature, batch)` -> scalar.
       joint: as for `Task.loss`.
+      word_dropout: the share of tokens that are dropped.
     """
     judge = PAIR_LOSSES[method.pairs]
 
     def loss(model: CaptionedTokens, batch, key):
         words, negatives, embeddings, pairs = jax.random.split(key, 4)
+        if word_dropout:
+            text = drop_words(jax.random.fold_in(words, 1), batch["text"], word_dropout)
+            batch = {**batch, "text": text}
         width = 0 if model.reader is None else model.reader.in_features
         rngs = nnx.Rngs(dropout=embeddings)
         text = draw_text(words, batch["text"], width)
@@ -85,7 +93,7 @@ def pair_loss(config, method, contrast: Callable, joint: Callable) -> Callable:
         image, rows, tokens = joint(model, batch, text, train=True, rngs=rngs)
         rows, groups, scale = rows[:, 0], batch["index"], model.temperature.scale()
         if model.slow is None:
-            value = contrast(image, rows, model.temperature, groups=groups)
+            value = contrast(image, rows, model.temperature, batch)
         else:
             slow = follow(model, config.momentum)
             value = momentum_info_nce(
