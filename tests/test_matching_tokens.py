@@ -230,7 +230,7 @@ def test_tokens_are_asked_for(tmp_path):
         other.data.text = "bag"
     with pytest.raises(ValueError, match="word_pieces_by_line .* got 'bag'"):
         build.experiment(other, pairs)
-    with pytest.raises(ValueError, match="reads the word pieces .* got 'bag'"):
+    with pytest.raises(ValueError, match="texts word by word: .* got 'bag'"):
         matchers.network(
             other, pairs, None, method=matchers.MATCHERS["cmfg"], num_outputs=4
         )
