@@ -1,5 +1,7 @@
 """Ranking the first k again: by hand, against a sort in Python, and its errors."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,7 @@ from modal_aware_jax.retrieval.rerank import (
     reranked_tie,
     score_both_ways,
 )
+from modal_aware_jax.tasks.matching_examples import examples_of
 
 
 def unit(rows):
@@ -102,3 +105,34 @@ def test_errors():
         reranked_tie(eye, eye, [0, 1], [0, 1], [[0], [1]], [[1.0], [np.nan]])
     with pytest.raises(ValueError, match="k"):
         first_found(eye, eye, 0)
+
+
+def test_the_page_shows_the_order_of_the_second_look():
+    images = np.eye(3)
+    texts = np.array([[1.0, 0.5, 0.1], [0.2, 1.0, 0.5], [0.5, 0.2, 1.0], [0.0, 0, 1]])
+    owners, sentences = np.array([0, 1, 2, 2]), ["a", "b", "c", "d"]
+    pairs = SimpleNamespace(images=[b"x", b"y", b"z"])
+    scores = {  # the cosines' order, the other way round
+        "image_to_text": np.array([[1.0, 2.0]] * 3),
+        "text_to_image": np.array([[1.0, 2.0]] * 4),
+    }
+    first = {
+        "image_to_text": np.array([[0, 2], [1, 0], [3, 2]]),
+        "text_to_image": np.array([[0, 1], [1, 2], [2, 0], [2, 1]]),
+    }
+    both = {way: (first[way], scores[way]) for way in scores}
+    shown = examples_of(pairs, range(3), images, texts, owners, sentences, both)
+    (_, asked), (_, found) = shown
+    assert [[x[1] for x in one["results"]] for one in asked] == [
+        ["c", "a"],
+        ["a", "b"],
+        ["c", "d"],
+    ]
+    assert asked[2]["query"] == (b"z", "c / d")
+    assert [x[3] for x in asked[0]["results"]] == [False, True]
+    # Of the sentences that ask, the first of each image: a, b and c.
+    assert [one["query"][1] for one in found] == ["a", "b", "c"]
+    assert [x[0] for x in found[2]["results"]] == [b"x", b"z"]
+    assert found[2]["results"][0][2] == 2.0  # the new score
+    plain = examples_of(pairs, range(3), images, texts, owners, sentences)
+    assert [x[1] for x in plain[0][1][2]["results"]] == ["d", "c", "b", "a"]

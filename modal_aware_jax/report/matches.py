@@ -29,7 +29,8 @@ BY_RANK = ("precision", "recall")
 EXAMPLES_NOTE = (
     "Green border and “✓ right”: a sentence of the image, or the image of the "
     "sentence; dashed red border and “✗ wrong”: any other. An image that asks has its "
-    "own sentences below, an image that was found its first; in brackets the cosine."
+    "own sentences below, an image that was found its first; in brackets the cosine, "
+    "or the new score where the first were ranked again, and are in that order."
 )
 GRAPH_NOTE = (
     "Edges of the graph of a picture and one of its sentences, the mean over its "

@@ -49,6 +49,28 @@ def first_found(query, gallery, k: int) -> tuple[np.ndarray, np.ndarray]:
     return rows, cosines
 
 
+def first_in_order(query, gallery, k: int, reranked=None):
+    """What is found first: by the cosines, or in the order of a second look.
+
+    >>> rows, values = first_in_order(
+    ...     np.eye(2), np.eye(2), 1, (np.array([[0, 1], [1, 0]]), np.eye(2) + 1))
+    >>> rows.tolist(), values.tolist()
+    ([[0], [0]], [[2.0], [2.0]])
+
+    Args:
+      query, gallery: float [Q, D] and [N, D].
+      k: how many.
+      reranked: candidates [Q, c] and their new scores [Q, c]; None: the cosines' order.
+
+    Returns:
+      Rows and cosines, or scores, [Q, k] each, k being clipped to N or to c.
+    """
+    if reranked is None:
+        return first_found(query, gallery, k)
+    order = np.argsort(-reranked[1], axis=1, kind="stable")[:, :k]
+    return tuple(np.take_along_axis(side, order, axis=1) for side in reranked)
+
+
 def score_both_ways(images, texts, k: int, score: Callable) -> dict:
     """The first k of both directions with new scores; each pair is scored once.
 

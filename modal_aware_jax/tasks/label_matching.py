@@ -19,7 +19,7 @@ from modal_aware_jax.retrieval.evaluate import PARTS
 from modal_aware_jax.retrieval.evaluate_embeddings import evaluate_embedding_parts
 from modal_aware_jax.retrieval.evaluate_matching import DIRECTIONS
 from modal_aware_jax.retrieval.label_scores import mean_average_precision_by_labels
-from modal_aware_jax.retrieval.rerank import first_found
+from modal_aware_jax.retrieval.rerank import first_found, first_in_order
 from modal_aware_jax.tasks import hashing, matching
 from modal_aware_jax.tasks.label_comparison import COMPARISON
 from modal_aware_jax.tasks.task import Outcome, Task
@@ -172,11 +172,8 @@ def _scores(result):
 def _examples(pairs, parts, way, query, database, labels, again):
     """Some queries of a direction with what they find: (heading, [dict])."""
     some = np.linspace(0, len(query) - 1, min(NUM_EXAMPLES, len(query))).astype(int)
-    rows, values = first_found(query[some], database, NUM_RESULTS)
-    if again is not None:
-        candidates, scores = (side[some] for side in again[""])
-        order = np.argsort(-scores, axis=1, kind="stable")[:, :NUM_RESULTS]
-        rows, values = (np.take_along_axis(x, order, 1) for x in (candidates, scores))
+    first = None if again is None else [side[some] for side in again[""]]
+    rows, values = first_in_order(query[some], database, NUM_RESULTS, first)
     asks_image = way == DIRECTIONS[0]
 
     def shown(position, is_image):

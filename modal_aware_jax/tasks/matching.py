@@ -238,10 +238,11 @@ def evaluate(experiment, outputs: dict) -> Outcome:
         "text_images": owners,
         "sentences": np.array(sentences),
     }
-    examples = examples_of(pairs, positions, images, texts, owners, sentences)
+    reranked = outputs.get("reranked")
+    examples = examples_of(pairs, positions, images, texts, owners, sentences, reranked)
     if graphs := outputs.get("graphs"):
         examples.append(("Which patches the words read", graphs))
-    result = evaluate_matching(images, texts, owners, reranked=outputs.get("reranked"))
+    result = evaluate_matching(images, texts, owners, reranked=reranked)
     result["by_rank"] = _by_rank(images, texts, owners)
     return Outcome(result, arrays, examples)
 

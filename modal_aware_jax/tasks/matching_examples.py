@@ -5,43 +5,48 @@ import math
 import numpy as np
 
 from modal_aware_jax.data.captions.collection import sentences_of
+from modal_aware_jax.retrieval.evaluate_matching import DIRECTIONS
+from modal_aware_jax.retrieval.rerank import first_in_order
 
 NUM_EXAMPLES = 6  # queries shown of each direction
 NUM_RESULTS = 5
 NUM_GRAPHS = 2  # pairs whose graph is drawn
 
 
-def examples_of(pairs, positions, images, texts, owners, sentences):
-    """Queries of both directions, with what they find: (heading, [dict])."""
-    images, texts = (_unit(x) for x in (images, texts))
+def examples_of(pairs, positions, images, texts, owners, sentences, reranked=None):
+    """Queries of both directions, with what they find: (heading, [dict]).
+
+    Args:
+      pairs, positions: the collection, and the images in it.
+      images, texts, owners: embeddings [N, F], [M, F] and whose the texts are [M].
+      sentences: M.
+      reranked: by direction the candidates and their new scores, as for
+        `evaluate_matching`: the results are then in that order.
+    """
     some = np.linspace(0, len(images) - 1, min(NUM_EXAMPLES, len(images))).astype(int)
+    firsts = np.searchsorted(owners, some)
 
     def picture(row):
         return pairs.images[int(positions[row])]
 
-    asked, found = [], []
-
     def own(row):
         return [sentences[i] for i in np.flatnonzero(owners == row)]
 
-    for row in some:
-        cosines = texts @ images[row]
-        best = np.argsort(-cosines, kind="stable")[:NUM_RESULTS]
-        results = [(None, sentences[i], cosines[i], owners[i] == row) for i in best]
-        asked.append(
-            {"query": (picture(row), " / ".join(own(row))), "results": results}
-        )
-        first = int(np.flatnonzero(owners == row)[0])
-        cosines = images @ texts[first]
-        best = np.argsort(-cosines, kind="stable")[:NUM_RESULTS]
-        results = [(picture(i), own(i)[0], cosines[i], i == row) for i in best]
-        found.append({"query": (None, sentences[first]), "results": results})
-    return [("Images ask for sentences", asked), ("Sentences ask for images", found)]
+    def found(way, rows, query, gallery):
+        again = reranked and [side[rows] for side in reranked[way]]
+        both = first_in_order(query[rows], gallery, NUM_RESULTS, again)
+        return [list(zip(*each, strict=True)) for each in zip(*both, strict=True)]
 
-
-def _unit(rows):
-    length = np.linalg.norm(rows, axis=1, keepdims=True)
-    return rows / np.maximum(length, 1e-12)
+    asked, shown = [], []
+    for row, best in zip(some, found(DIRECTIONS[0], some, images, texts), strict=True):
+        results = [(None, sentences[i], value, owners[i] == row) for i, value in best]
+        query = picture(row), " / ".join(own(row))
+        asked.append({"query": query, "results": results})
+    every = found(DIRECTIONS[1], firsts, texts, images)
+    for row, first, best in zip(some, firsts, every, strict=True):
+        results = [(picture(i), own(i)[0], value, i == row) for i, value in best]
+        shown.append({"query": (None, sentences[first]), "results": results})
+    return [("Images ask for sentences", asked), ("Sentences ask for images", shown)]
 
 
 def graph_examples(experiment, positions, score) -> list[dict]:
