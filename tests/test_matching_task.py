@@ -281,9 +281,10 @@ def test_every_method_has_a_loss_and_an_own_gradient():
         assert row.loss in LOSSES, name
     towers = TwoTower(3, 3, 3, hidden_features=4, rngs=nnx.Rngs(0))
     for name, loss in LOSSES.items():
+        options = loss.options | ({"teacher": jnp.eye(4)} if loss.taught else {})
         gradient = jax.grad(
-            lambda x, f=loss: f.function(
-                x, text, towers.temperature, groups=jnp.arange(4), **f.options
+            lambda x, f=loss, o=options: f.function(
+                x, text, towers.temperature, groups=jnp.arange(4), **o
             )
         )(image)
         assert np.isfinite(gradient).all() and np.abs(gradient).max() > 0, name

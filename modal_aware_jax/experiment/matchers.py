@@ -16,6 +16,7 @@ from modal_aware_jax.experiment.backbones import backbone
 from modal_aware_jax.experiment.precision import compute_in
 from modal_aware_jax.losses.info_nce import info_nce, label_info_nce
 from modal_aware_jax.losses.sigmoid_pairs import sigmoid_pairs
+from modal_aware_jax.losses.similarity_distillation import similarity_distillation
 from modal_aware_jax.losses.vse import max_hinge, sum_hinge
 from modal_aware_jax.models.captioned import CaptionedTowers
 from modal_aware_jax.models.captioned_tokens import CaptionedTokens
@@ -33,11 +34,14 @@ class Loss(NamedTuple):
       options: its keywords, and their values where the config gives no other.
       groups: what a batch tells by which rows belong together: `index`, the images'
         numbers [B], or `labels` [B, L].
+      taught: whether it takes the logits `teacher` [B, B] of the CLIP whose folder its
+        option of that name is.
     """
 
     function: Callable
     options: dict[str, Any]
     groups: str = "index"
+    taught: bool = False
 
 
 def _info_nce(image, text, temperature, **options):
@@ -53,6 +57,13 @@ def _sigmoid_pairs(image, text, temperature, **options):
     return sigmoid_pairs(image, text, **learned, **options)
 
 
+def _distilled(image, text, temperature, *, groups, teacher, weight):
+    scale = temperature.scale()
+    return info_nce(image, text, scale=scale, groups=groups) + (
+        weight * similarity_distillation(image, text, teacher, scale=scale)
+    )
+
+
 def _without_temperature(hinge):
     return lambda image, text, temperature, **options: hinge(image, text, **options)
 
@@ -62,6 +73,9 @@ LOSSES = {
     "sigmoid_pairs": Loss(_sigmoid_pairs, {}),
     "max_hinge": Loss(_without_temperature(max_hinge), {"margin": 0.2}),
     "sum_hinge": Loss(_without_temperature(sum_hinge), {"margin": 0.2}),
+    "similarity_distillation": Loss(
+        _distilled, {"teacher": "", "weight": 1.0}, taught=True
+    ),
 }
 LABEL_LOSSES = {**LOSSES, "label_info_nce": Loss(_label_info_nce, {}, "labels")}
 
@@ -110,6 +124,9 @@ MATCHERS = {
     ),
     "vse": Matcher("VSE++ (max-hinge)", TwoTower, "max_hinge"),
     "vse_sum": Matcher("sum-hinge", TwoTower, "sum_hinge"),
+    "distilled": Matcher(
+        "two towers, distilled from CLIP", TwoTower, "similarity_distillation"
+    ),
     "towers_no_dropout": Matcher("towers w/o dropout", _without_dropout),
     "cca": Matcher("CCA, regularised", _linear, solve=LinearTowers.solve),
     "cmfg": Matcher("CMFG beside the means", None, tokens=tokens.graph_beside_means),

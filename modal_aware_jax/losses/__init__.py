@@ -20,6 +20,7 @@ from modal_aware_jax.losses import momentum_contrast as momentum_contrast
 from modal_aware_jax.losses import pairwise as pairwise
 from modal_aware_jax.losses import quantization as quantization
 from modal_aware_jax.losses import sigmoid_pairs as sigmoid_pairs
+from modal_aware_jax.losses import similarity_distillation as similarity_distillation
 from modal_aware_jax.losses import soft_relevance as soft_relevance
 from modal_aware_jax.losses import triplet as triplet
 from modal_aware_jax.losses import triplet_graded as triplet_graded
@@ -45,6 +46,7 @@ __all__ = [
     "pairwise",
     "quantization",
     "sigmoid_pairs",
+    "similarity_distillation",
     "soft_relevance",
     "triplet",
     "triplet_graded",

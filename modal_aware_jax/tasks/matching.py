@@ -15,6 +15,7 @@ import numpy as np
 from flax import nnx
 
 from modal_aware_jax.data.captions.collection import sentences_of
+from modal_aware_jax.data.prepare import default_prepared_dir
 from modal_aware_jax.experiment.inputs import drop_words
 from modal_aware_jax.experiment.lookup import choose
 from modal_aware_jax.experiment.losses import loss_options
@@ -32,8 +33,9 @@ from modal_aware_jax.retrieval.matching_scores import matching_scores
 from modal_aware_jax.retrieval.rerank import score_both_ways
 from modal_aware_jax.tasks.matching_comparison import COMPARISON
 from modal_aware_jax.tasks.matching_examples import examples_of, graph_examples
-from modal_aware_jax.tasks.pair_training import draw_text, pair_loss
+from modal_aware_jax.tasks.pair_training import draw_text, drawn_number, pair_loss
 from modal_aware_jax.tasks.task import Outcome, Task
+from modal_aware_jax.training.teacher import TeacherLogits
 
 TEXTS = ("sentences", "word_pieces_by_line", "sequences")
 CHUNK = 256  # images whose sentences are read at once
@@ -96,10 +98,13 @@ def training_loss(task_methods, losses, config, pairs, parts, network, joint):
     row = choose("loss", losses, config.loss.name)
     options = loss_options(config.loss, losses)
     dropped = config.training.get("word_dropout", 0.0)
+    teacher = _teacher(config, pairs, options.pop("teacher")) if row.taught else None
 
     def contrast(image, text, temperature, batch):
-        groups = batch[row.groups]
-        return row.function(image, text, temperature, groups=groups, **options)
+        further = {"groups": batch[row.groups], **options}
+        if teacher is not None:
+            further["teacher"] = teacher(batch["index"], batch["sentence"])
+        return row.function(image, text, temperature, **further)
 
     if isinstance(network, CaptionedTokens):
         method = task_methods[config.model.method]
@@ -110,7 +115,9 @@ def training_loss(task_methods, losses, config, pairs, parts, network, joint):
         text = batch["text"]
         if dropped:
             text = drop_words(jax.random.fold_in(words, 1), text, dropped)
-        sentence = draw_text(words, text, model.towers.text_features)
+        width = model.towers.text_features
+        batch = {**batch, "sentence": drawn_number(words, text, width)}
+        sentence = draw_text(words, text, width)
         rngs = nnx.Rngs(dropout=dropout)
         image, rows = joint(
             model, batch, sentence, train=True, window=window, rngs=rngs
@@ -118,6 +125,17 @@ def training_loss(task_methods, losses, config, pairs, parts, network, joint):
         return contrast(image, rows[:, 0], model.towers.temperature, batch)
 
     return loss_of_batch
+
+
+def _teacher(config, pairs, folder) -> TeacherLogits:
+    if not folder:
+        name = config.loss.name
+        raise ValueError(
+            f"The loss {name} learns from a teacher: give the folder of a CLIP with "
+            f"--config.loss.options.{name}.teacher=FOLDER."
+        )
+    kept = config.training.get("cache_dir", "") or default_prepared_dir() / "maps"
+    return TeacherLogits(folder, pairs, kept)
 
 
 def output(joint: Callable) -> Callable:

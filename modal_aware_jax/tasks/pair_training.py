@@ -28,8 +28,7 @@ def draw_tokens(key: jax.Array, text: dict) -> dict:
     >>> draw_tokens(jax.random.key(0), text)["mask"].tolist()
     [[[1]]]
     """
-    there = jnp.any(text["mask"] != 0, axis=2)
-    drawn = (jax.random.uniform(key, there.shape) * there).argmax(axis=1)
+    drawn = _number(key, jnp.any(text["mask"] != 0, axis=2))
     tokens = jnp.take_along_axis(text["tokens"], drawn[:, None, None, None], axis=1)
     mask = jnp.take_along_axis(text["mask"], drawn[:, None, None], axis=1)
     return {"tokens": tokens, "mask": mask}
@@ -51,9 +50,13 @@ def draw_sentence(key: jax.Array, text: jax.Array, num_sentences: int) -> jax.Ar
     [[1.0, 2.0]]
     """
     rows = text.reshape(len(text), num_sentences, -1)  # [B, S, T]
-    there = jnp.any(rows != 0, axis=2)
-    drawn = jax.random.uniform(key, there.shape) * there
-    return jnp.take_along_axis(rows, drawn.argmax(axis=1)[:, None, None], axis=1)[:, 0]
+    drawn = _number(key, jnp.any(rows != 0, axis=2))
+    return jnp.take_along_axis(rows, drawn[:, None, None], axis=1)[:, 0]
+
+
+def _number(key, there):
+    """Which of those that are there is drawn: [B, S] to [B]."""
+    return (jax.random.uniform(key, there.shape) * there).argmax(axis=1)
 
 
 def draw_text(key: jax.Array, text, width: int):
@@ -61,6 +64,18 @@ def draw_text(key: jax.Array, text, width: int):
     if isinstance(text, dict):
         return draw_tokens(key, by_sentence(text))
     return draw_sentence(key, text, text.shape[1] // width)
+
+
+def drawn_number(key: jax.Array, text, width: int) -> jax.Array:
+    """Which sentence `draw_text` draws of each image with the same key: int [B].
+
+    >>> text = jnp.array([[0.0, 0.0, 1.0, 2.0, 0.0, 0.0]])
+    >>> drawn_number(jax.random.key(0), text, 2).tolist()
+    [1]
+    """
+    if isinstance(text, dict):
+        return _number(key, jnp.any(by_sentence(text)["mask"] != 0, axis=2))
+    return _number(key, jnp.any(text.reshape(len(text), -1, width) != 0, axis=2))
 
 
 def pair_loss(
@@ -88,6 +103,8 @@ def pair_loss(
             batch = {**batch, "text": text}
         width = 0 if model.reader is None else model.reader.in_features
         rngs = nnx.Rngs(dropout=embeddings)
+        number = drawn_number(words, batch["text"], width)
+        batch = {**batch, "sentence": number}
         text = draw_text(words, batch["text"], width)
         text = model.read(text, train=True, rngs=rngs)
         image, rows, tokens = joint(model, batch, text, train=True, rngs=rngs)
