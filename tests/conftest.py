@@ -10,6 +10,21 @@ import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
+
+def one_core_each():
+    """Gives every worker of pytest-xdist a core: threads that wait spend its time."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+    if not worker or not hasattr(os, "sched_setaffinity"):
+        return
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) >= int(os.environ["PYTEST_XDIST_WORKER_COUNT"]):
+        os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw"))]})
+        for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+            os.environ.setdefault(name, "1")
+
+
+one_core_each()  # before any library counts the cores
+
 import absl.flags  # noqa: E402
 import jax  # noqa: E402
 import pytest  # noqa: E402
