@@ -58,13 +58,17 @@ WIDTH, HEADS, SIDE, LONGEST = 64, 8, 3, 32  # D, of attention, of the map, S
 
 
 class Trial(NamedTuple):
-    """Dropout of tokens and head, learning rate, the blocks' factor, epochs, layers."""
+    """Dropout of tokens and head, learning rate, the blocks' factor, epochs, layers.
+
+    `text` is the learning rate of a text encoder that is trained along.
+    """
 
     dropout: float
     rate: float
     blocks: float
     epochs: int
     layers: int
+    text: float = 0.0
 
 
 TRIALS = (
@@ -82,7 +86,7 @@ class Nothing(nnx.Module):
 
 
 def read_features(config, path):
-    """Tokens of all posts: made once, then read."""
+    """Tokens of all posts, of texts maybe their numbers: made once, then read."""
     if not path.exists():
         experiment = build.experiment(config)
         maps, backbone = lower_maps(experiment), experiment.model.backbone
@@ -99,12 +103,16 @@ def read_features(config, path):
         last = [upper(state, rows[i : i + 100]) for i in range(0, len(rows), 100)]
         pairs = experiment.collection
         text = pairs.text[np.arange(len(pairs))]
+        if isinstance(text, dict):
+            words = {"tokens": text["tokens"][:, :LONGEST].astype(np.float16)}
+            words["mask"] = text["mask"][:, :LONGEST]
+        else:
+            words = {"numbers": text.astype(np.int32)}
         path.parent.mkdir(parents=True, exist_ok=True)
         np.savez(
             path,
             last=np.concatenate(last).reshape(len(pairs), 2, SIDE, SIDE, -1),
-            tokens=text["tokens"][:, :LONGEST].astype(np.float16),
-            mask=text["mask"][:, :LONGEST],
+            **words,
             labels=pairs.labels,
             test=experiment.split.query,
             names=np.array(pairs.label_names),
@@ -124,9 +132,20 @@ def folds_of(classes, positions, seed=0):
 
 
 class Trainer:
-    """Trains and evaluates one method; compiled once for all rates, folds and seeds."""
+    """Trains and evaluates one method; compiled once for all rates, folds and seeds.
 
-    def __init__(self, config, method, dropout, layers, data):
+    Args:
+      config: of `configs/posts.py`.
+      method: one of the task's.
+      dropout, layers: as in a `Trial`.
+      data: of `read_features`.
+      reader: the text encoder to train along, where the data has numbers of words.
+      batch: posts of a step.
+    """
+
+    def __init__(
+        self, config, method, dropout, layers, data, *, reader=None, batch=BATCH
+    ):
         options = config.model.copy_and_resolve_references()
         with options.unlocked():
             options.token_dropout = options.head_dropout = dropout
@@ -134,30 +153,37 @@ class Trainer:
         row = CLASSIFIERS[method].tokens
         loss = LOSSES["softmax"].make(None, label_smoothing=0.1, balanced=False)
         adam = optax.scale_by_adam()
-        self.data = {k: jnp.asarray(data[k]) for k in ("last", "tokens", "mask")}
-        self.data["labels"] = jnp.asarray(data["labels"])
-        num_classes, width = data["labels"].shape[1], data["tokens"].shape[2]
+        words = ("tokens", "mask") if reader is None else ("numbers",)
+        self.data = {k: jnp.asarray(data[k]) for k in ("last", "labels", *words)}
+        self.batch, num_classes = batch, data["labels"].shape[1]
+        width = reader.features if reader else data["tokens"].shape[2]
 
-        def make(seed):
+        def make(seed, reader=None):
             rngs = nnx.Rngs(jax.random.key(seed))
-            return token_network(options, Nothing(), width, num_classes, row, rngs)
+            sizes = (width, num_classes)
+            return token_network(options, Nothing(), *sizes, row, rngs, reader=reader)
 
-        graphdef, _, stats = split_model(make(0))
+        graphdef, pretrained, stats = split_model(make(0, reader))
+        pretrained = {k: v for k, v in pretrained.items() if k == "reader"}
 
         @jax.jit
-        def start(seed):
+        def start(seed, pretrained):
             params = nnx.to_pure_dict(nnx.split(make(seed), nnx.Param, ...)[1])
+            params |= jax.tree.map(jnp.copy, pretrained)
             return params, adam.init(params)
 
         def outputs(params, data, rows, flips, *, train, rngs=None):
             model = nnx.merge(graphdef, params, stats)
-            text = {"tokens": data["tokens"][rows].astype(jnp.float32)}
-            text["mask"] = data["mask"][rows]
+            if reader is None:
+                text = {"tokens": data["tokens"][rows].astype(jnp.float32)}
+                text["mask"] = data["mask"][rows]
+            else:
+                text = data["numbers"][rows]
             last = data["last"][rows, flips].astype(jnp.float32)
             return model.joint_from_last(last, text, train=train, rngs=rngs)
 
         @functools.partial(jax.jit, donate_argnums=0)
-        def step(state, data, rows, key, rate, factor):
+        def step(state, data, rows, key, rate, factors):
             params, adam_state = state
             flips, dropout = jax.random.split(key)
             flips = jax.random.randint(flips, rows.shape, 0, 2)
@@ -178,8 +204,10 @@ class Trainer:
 
             def paced(path, update):
                 names = tuple(getattr(entry, "key", entry) for entry in path)
+                if names[0] == "reader":
+                    return -rate * factors["text"] * update
                 slow = any(starts_with(names, block) for block in BLOCKS)
-                return -rate * (factor if slow else 1.0) * update
+                return -rate * (factors["blocks"] if slow else 1.0) * update
 
             updates = jax.tree.map_with_path(paced, updates)
             return optax.apply_updates(params, updates), adam_state
@@ -189,27 +217,46 @@ class Trainer:
             zeros = jnp.zeros(len(rows), jnp.int32)
             return outputs(params, data, rows, zeros, train=False)["logits"]
 
-        self._start, self._step, self._logits = start, step, logits
+        self._start = functools.partial(start, pretrained=pretrained)
+        self._step, self._logits = step, logits
 
     def run(self, trial, rows, seed):
-        """Trains on some posts -> probabilities of all, [N, C]."""
+        """Trains on some posts -> probabilities [N, C] of the others; 0 of these."""
         state, random = self._start(seed), np.random.default_rng(seed)
-        per_epoch = len(rows) // BATCH
+        per_epoch = len(rows) // self.batch
+        factors = {"blocks": trial.blocks, "text": trial.text / trial.rate}
         steps = trial.epochs * per_epoch
         rates = cosine(trial.rate, num_steps=steps, warmup_steps=min(20, steps // 2))
         rates = np.asarray(jax.vmap(rates)(jnp.arange(steps)))
         key = jax.random.key(seed)
         for number, rate in enumerate(rates):
             if number % per_epoch == 0:
-                order = random.permutation(rows)[: per_epoch * BATCH]
-                batches = order.reshape(per_epoch, BATCH)
+                order = random.permutation(rows)[: per_epoch * self.batch]
+                batches = order.reshape(per_epoch, self.batch)
             batch = jnp.asarray(batches[number % per_epoch])
             fresh = jax.random.fold_in(key, number)
-            state = self._step(state, self.data, batch, fresh, rate, trial.blocks)
-        every = np.arange(len(self.data["labels"]))
-        parts = np.array_split(every, range(500, len(every), 500))
-        logits = [self._logits(state[0], self.data, part) for part in parts]
-        return probabilities_of(np.concatenate(logits), one_class=True)
+            state = self._step(state, self.data, batch, fresh, rate, factors)
+        found = np.zeros(self.data["labels"].shape)
+        others = np.setdiff1d(np.arange(len(found)), rows)
+        for part in np.array_split(others, range(100, len(others), 100)):
+            padded = np.resize(part, 100)  # one shape, one program
+            logits = self._logits(state[0], self.data, padded)[: len(part)]
+            found[part] = probabilities_of(logits, one_class=True)
+        return found
+
+
+def kept(path, make):
+    """The probabilities of a run [N, C], made where they are not there yet."""
+    if not path.exists():
+        start = time.process_time()
+        found = make()
+        seconds = time.process_time() - start
+        path.parent.mkdir(parents=True, exist_ok=True)
+        made = json.dumps(provenance())
+        np.savez(path, probabilities=found, seconds=seconds, made=made)
+        print(f"{path.parent.name} {path.stem}: {seconds:.0f} s", flush=True)
+    with np.load(path) as run:
+        return run["probabilities"]
 
 
 def measure(config, data, workdir, methods):
@@ -222,22 +269,13 @@ def measure(config, data, workdir, methods):
         trainers = {}
 
         def run(trial, name, rows, seed, method=method, trainers=trainers):
-            path = workdir / method / f"{name}.npz"
-            if not path.exists():
+            def make():
                 static = trial.dropout, trial.layers
                 if static not in trainers:
                     trainers[static] = Trainer(config, method, *static, data)
-                start = time.process_time()
-                found = trainers[static].run(trial, rows, seed)
-                seconds = time.process_time() - start
-                path.parent.mkdir(parents=True, exist_ok=True)
-                made = json.dumps(provenance())
-                np.savez(path, probabilities=found, seconds=seconds, made=made)
-                right = (found.argmax(axis=1) == classes)[np.setdiff1d(train, rows)]
-                held = f"{right.mean():.4f}" if len(right) else "-"
-                print(f"{method} {name}: {held}, {seconds:.0f} s", flush=True)
-            with np.load(path) as kept:
-                return kept["probabilities"]
+                return trainers[static].run(trial, rows, seed)
+
+            return kept(workdir / method / f"{name}.npz", make)
 
         rest = np.setdiff1d(train, folds[0])
         tried = [run(t, f"trial{i}", rest, 0) for i, t in enumerate(TRIALS)]
@@ -255,19 +293,30 @@ def chosen(tried, fold, classes):
     return int(np.argmin(losses))
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+def arguments(description, methods):
+    """What the command line says."""
+    parser = argparse.ArgumentParser(description=description.split("\n")[0])
     parser.add_argument("--data", default="", help="the folder of the posts")
     parser.add_argument("--weights", default="", help="of MobileNetV2")
     parser.add_argument("--workdir", required=True, type=pathlib.Path)
-    parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--methods", default=",".join(methods))
     parser.add_argument("--report", action="store_true", help="write what is there")
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def posts_config(args, choice):
+    """The config of the command line, with this benchmark's sizes."""
     get_config = runpy.run_path(str(HERE.parent / "configs" / "posts.py"))
-    config = get_config["get_config"]("source=folder,method=concat")
+    config = get_config["get_config"](f"source=folder,method=concat{choice}")
     config.data.dir = args.data
     config.backbone.weights = args.weights or config.backbone.weights
     config.model.update(features=WIDTH, num_heads=HEADS, image_side=SIDE)
+    return config
+
+
+def main():
+    args = arguments(__doc__, METHODS)
+    config = posts_config(args, "")
     data = read_features(config, args.workdir / "features.npz")
     if not args.report:
         measure(config, data, args.workdir, args.methods.split(","))

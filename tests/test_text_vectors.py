@@ -128,7 +128,7 @@ def test_kinds_by_name(pairs):
     assert words.split("Sea, boat; SKY") == (["sea", "sky"], ["boat"])
     expected = cooccurrence_vectors(pairs.text[TRAIN])  # of no other pair
     np.testing.assert_array_equal(words.vectors_of_words, expected)
-    kinds = "one of bag, .* words, word_tokens, word_pieces, word_pieces_by_line, not"
+    kinds = "one of bag, .* words, word_tokens, word_pieces, word_pieces_by_line, word_"
     with pytest.raises(ValueError, match=kinds):
         text_encoder("bow", pairs, TRAIN)
     bare = represent(pairs, Sentences(Counted()))

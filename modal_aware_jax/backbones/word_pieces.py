@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from flax import nnx
 
+from modal_aware_jax.backbones.bert import BERT
 from modal_aware_jax.backbones.clip import CLIP
 from modal_aware_jax.backbones.from_pretrained import from_pretrained
 from modal_aware_jax.backbones.sentence_vectors import find_model, read_tokenizer
@@ -34,6 +35,7 @@ class WordPieceModel:
 
     Attributes:
       features: D.
+      folder: where it lies.
       digest: 16 hex digits of weights, tokenizer and `longest`.
       encoder: the module, `encode(ids [B, S], mask [B, S])` -> [B, S, D].
     """
@@ -46,8 +48,8 @@ class WordPieceModel:
                 f"WordPieceModel: {folder} holds a ViT, which reads images. Name a "
                 "BERT or a CLIP with --config.data.sentence_model=FOLDER."
             )
-        text = encoder.text if isinstance(encoder, CLIP) else encoder
-        self.encoder, self.features = encoder, text.features
+        text = text_half(encoder)
+        self.folder, self.encoder, self.features = folder, encoder, text.features
         self._tokenizer = read_tokenizer(folder, text.max_length)
         if longest:
             most = min(longest, self._tokenizer.truncation["max_length"])
@@ -109,11 +111,24 @@ class WordPieceModel:
         return found, lengths
 
 
-def states(encoder: nnx.Module, ids: jax.Array, mask: jax.Array) -> jax.Array:
-    """Last hidden states [B, S, D] of word pieces [B, S], of a BERT or a CLIP."""
-    if isinstance(encoder, CLIP):
-        return encoder.text_tokens(ids, mask)
-    return encoder(ids, mask)
+def text_half(encoder: nnx.Module) -> nnx.Module:
+    """What reads the text: a BERT itself, of a CLIP its encoder of texts."""
+    return encoder.text if isinstance(encoder, CLIP) else encoder
+
+
+def states(
+    encoder: nnx.Module, ids: jax.Array, mask: jax.Array, *, train=False, rngs=None
+) -> jax.Array:
+    """Last hidden states [B, S, D] of word pieces [B, S].
+
+    Args:
+      encoder: a BERT, a CLIP or a CLIP's encoder of texts.
+      ids, mask: [B, S] both.
+      train, rngs: of the encoder's dropout.
+    """
+    half = text_half(encoder)
+    read = half if isinstance(half, BERT) else half.tokens
+    return read(ids, mask, train, rngs=rngs)
 
 
 def _padded(length):

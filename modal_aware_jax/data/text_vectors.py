@@ -19,6 +19,7 @@ from modal_aware_jax.data.post_text import clean_post
 from modal_aware_jax.data.sentences import Sentences, SentenceSets, kept_or_made
 from modal_aware_jax.data.text_tokens import WordPieces
 from modal_aware_jax.data.token_table import TokenTable
+from modal_aware_jax.data.word_ids import WordIds
 from modal_aware_jax.data.word_sequences import WordSequences
 from modal_aware_jax.data.word_vectors import cooccurrence_vectors, model_vectors
 
@@ -32,6 +33,7 @@ KINDS = (
     "word_tokens",
     "word_pieces",
     "word_pieces_by_line",
+    "word_ids",
 )
 CLEANINGS = {"": None, "post": clean_post}
 
@@ -196,7 +198,7 @@ def text_encoder(
             f"the words of config.data.text={kind} are the source's. Take "
             "--config.data.text=sentence or word_pieces, or no cleaning."
         )
-    if kind in ("word_pieces", "word_pieces_by_line"):
+    if kind in ("word_pieces", "word_pieces_by_line", "word_ids"):
         if read_pieces is None:
             raise ValueError(
                 f"text_encoder: {kind!r} reads an encoder of word pieces. Give "
@@ -204,6 +206,8 @@ def text_encoder(
                 "modal_aware_jax.backbones.word_pieces.WordPieceModel."
             )
         model = read_pieces(sentence_model, num_tokens)
+        if kind == "word_ids":
+            return WordIds(model, clean)
         by_line = kind == "word_pieces_by_line"
         return WordPieces(model, folder, by_line=by_line, clean=clean)
     if kind == "bag":
@@ -230,7 +234,8 @@ def text_encoder(
         "words, 'tfidf' weights them, 'sentence' reads the whole caption, "
         "'sentences' each line of it, 'sequences' its words by their numbers and in "
         "their order, 'words' reads each word as a vector, 'word_tokens', "
-        "'word_pieces' and 'word_pieces_by_line' keep each vector."
+        "'word_pieces' and 'word_pieces_by_line' keep each vector, 'word_ids' are "
+        "word pieces by their numbers, for an encoder that is trained along."
     )
 
 

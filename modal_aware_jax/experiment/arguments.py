@@ -5,7 +5,7 @@ import difflib
 from modal_aware_jax.overrides import ArgumentError
 
 
-def parse_arguments(text: str, **defaults) -> dict:
+def parse_arguments(text: str, /, **defaults) -> dict:
     """`name=value` pairs between commas, each optional, by the types of their defaults.
 
     Args:

@@ -17,6 +17,7 @@ from modal_aware_jax.data.prepare import default_prepared_dir
 from modal_aware_jax.data.presence import with_presence
 from modal_aware_jax.data.text_vectors import represent, text_encoder
 from modal_aware_jax.data.token_table import TokenTable
+from modal_aware_jax.data.word_ids import WordIds
 from modal_aware_jax.experiment.backbones import BACKBONES
 from modal_aware_jax.experiment.inputs import crop_maps, normalizer, presence
 from modal_aware_jax.experiment.lookup import choose
@@ -222,7 +223,7 @@ def experiment(config, pairs: Collection | None = None) -> Experiment:
 
 def _network(config, pairs, text, **options):
     """A network with a joint vector and a head."""
-    if isinstance(pairs.text, TokenTable):
+    if isinstance(pairs.text, TokenTable) or isinstance(text, WordIds):
         raise ValueError(
             f"config.data.text={config.data.text} gives tokens, which the method "
             f"{config.model.method!r} cannot read. Take --config.data.text=sentence "

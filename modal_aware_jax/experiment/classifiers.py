@@ -12,6 +12,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from flax import nnx
 
+from modal_aware_jax.backbones.piece_reader import PieceReader, pretrained_reader
 from modal_aware_jax.blocks.guided_feed_forward import ImageWiseFeedForward
 from modal_aware_jax.blocks.similarity_interaction import (
     AskedByOther,
@@ -20,6 +21,7 @@ from modal_aware_jax.blocks.similarity_interaction import (
     sigmoid_similarity,
 )
 from modal_aware_jax.data.token_table import TokenTable
+from modal_aware_jax.data.word_ids import WordIds
 from modal_aware_jax.experiment.backbones import backbone
 from modal_aware_jax.experiment.methods import BLOCKS, METHODS, model
 from modal_aware_jax.experiment.precision import compute_in
@@ -176,7 +178,8 @@ for _name, (_title, _tokens) in TOKENS.items():
 def network(config, pairs, text, *, method: Classifier, num_outputs: int) -> nnx.Module:
     """The network of `config.model`, of tokens where the text is tokens."""
     name, kind = config.model.method, config.data.get("text", "bag")
-    if not isinstance(pairs.text, TokenTable):
+    reader = _reader(config, text)
+    if reader is None and not isinstance(pairs.text, TokenTable):
         if method.network is None:
             raise ValueError(
                 f"The method {name!r} reads tokens: config.data.text={kind} gives one "
@@ -193,8 +196,9 @@ def network(config, pairs, text, *, method: Classifier, num_outputs: int) -> nnx
         )
     rngs = nnx.Rngs(config.seed)
     trunk = backbone(config.backbone, config.data.get("dir", ""), rngs)
+    width = pairs.num_text_features if reader is None else reader.features
     made = token_network(
-        config.model, trunk, pairs.num_text_features, num_outputs, method.tokens, rngs
+        config.model, trunk, width, num_outputs, method.tokens, rngs, reader=reader
     )
     return compute_in(made, config.model.get("dtype", "float32"))
 
@@ -212,7 +216,17 @@ OF_TOKENS = {
 }
 
 
-def token_network(options, trunk, text_features, num_outputs, row: Tokens, rngs):
+def _reader(config, text) -> PieceReader | None:
+    """The text encoder that is trained with the rest; None where texts are read."""
+    if not isinstance(text, WordIds):
+        return None
+    rate = config.model.get("encoder_dropout", 0.0)
+    return pretrained_reader(text.model.folder, text.longest, dropout_rate=rate)
+
+
+def token_network(
+    options, trunk, text_features, num_outputs, row: Tokens, rngs, reader=None
+):
     """The network of a row on a backbone's positions and on the text's tokens.
 
     Args:
@@ -222,6 +236,7 @@ def token_network(options, trunk, text_features, num_outputs, row: Tokens, rngs)
       num_outputs: of the head.
       row: of the method.
       rngs: source of the initial weights.
+      reader: from what a batch has of texts to tokens; None where it has tokens.
     """
     given = OF_TOKENS | {name: options[name] for name in OF_TOKENS if name in options}
     interaction = row.interaction
@@ -247,7 +262,7 @@ def token_network(options, trunk, text_features, num_outputs, row: Tokens, rngs)
         modality_dropout=given["modality_dropout"],
         rngs=rngs,
     )
-    return row.network(trunk, classifier, side=given["image_side"])
+    return row.network(trunk, classifier, side=given["image_side"], reader=reader)
 
 
 def added_term(config, trained: nnx.Module) -> Callable | None:

@@ -19,6 +19,9 @@ def make_optimizer(config, num_epochs: int, steps_per_epoch: int):
     as what they gate learn which training pair is before them: they raise the score of
     the training pairs and lower that of new ones (numbers in the README).
 
+    A pretrained text encoder that is trained along, `reader`, has the rate
+    `text_learning_rate`, where the config names one.
+
     A warm-up longer than half of a short run is cut to that half.
     """
     num_steps = num_epochs * steps_per_epoch
@@ -45,6 +48,8 @@ def make_optimizer(config, num_epochs: int, steps_per_epoch: int):
         "backbone": adam(config.backbone_learning_rate),
         "": adam(config.learning_rate),
     }
+    if "text_learning_rate" in config:
+        groups["reader"] = adam(config.text_learning_rate)
     factor = config.get("block_learning_rate", 1.0)
     if factor < 0:
         raise ValueError(

@@ -19,6 +19,8 @@ class TokenNetwork(nnx.Module):
       classifier: of the text's tokens and of the image's, `backbone.upper_features`
         wide.
       side: maps are averaged to side × side tokens; 0 keeps every position.
+      reader: from numbers of word pieces to tokens, such as `PieceReader`, where texts
+        come as numbers; None where they come as tokens.
 
     Example:
       >>> class Same(nnx.Module):
@@ -37,14 +39,29 @@ class TokenNetwork(nnx.Module):
     reads_means = False  # but every position of the last maps
     has_stand_ins = True  # masks, that is
 
-    def __init__(self, backbone: nnx.Module, classifier: TokenClassifier, side=0):
+    def __init__(
+        self,
+        backbone: nnx.Module,
+        classifier: TokenClassifier,
+        side=0,
+        *,
+        reader: nnx.Module | None = None,
+    ):
         self.backbone = backbone
         self.classifier = classifier
         self.side = side
+        self.reader = nnx.data(reader)
 
     def head(self, outputs: dict) -> jax.Array:
         """The logits [B, C] of `joint`'s outputs."""
         return outputs["logits"]
+
+    def read(self, text, *, train: bool, rngs=None) -> dict:
+        """Texts as tokens and their mask: as they come, or read from numbers [B, L]."""
+        if self.reader is None:
+            return text
+        tokens, _ = self.reader(text, train=train, rngs=rngs)
+        return {"tokens": tokens, "mask": text != 0}
 
     def joint_from_last(
         self, last, text, *, train: bool, rngs=None, present=None
@@ -52,11 +69,12 @@ class TokenNetwork(nnx.Module):
         """The backbone's last maps [B, H, W, C] and text to outputs.
 
         Args:
-          text: `tokens` [B, S, D] and `mask` [B, S].
+          text: `tokens` [B, S, D] and `mask` [B, S]; or what the reader reads.
           train: whether dropout drops.
           rngs: with a `dropout` stream.
           present: which rows have an `image`, which a `text`, bool [B]; None for all.
         """
+        text = self.read(text, train=train, rngs=rngs)
         last, present = averaged(last, self.side), present or {}
         image = last.reshape(len(last), -1, last.shape[-1])  # [B, M, C]
         masks = text["mask"], jnp.ones(image.shape[:2], bool)

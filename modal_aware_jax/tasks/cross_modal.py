@@ -31,7 +31,8 @@ WAYS = {"image_to_text": "image → text", "text_to_image": "text → image"}
 def check(config, pairs) -> None:
     """Refuses pairs without labels, and texts that are no vectors."""
     need_labels(pairs)
-    if isinstance(pairs.text, TokenTable) or "word_pieces" in config.data.text:
+    tokens = ("word_pieces", "word_pieces_by_line", "word_ids")
+    if isinstance(pairs.text, TokenTable) or config.data.text in tokens:
         raise ValueError(
             "The task cross_modal reads one vector a text: set "
             f"--config.data.text=words, bag or sentence, got {config.data.text!r}."

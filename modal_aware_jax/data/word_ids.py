@@ -1,0 +1,57 @@
+"""Texts as the numbers of their word pieces, for an encoder that is trained along.
+
+Nothing is computed beforehand: what a text says changes with every step.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from modal_aware_jax.data.collection import Collection
+from modal_aware_jax.data.text_tokens import WordPieces
+
+FIRST = 1  # the number of word piece 0; 0 stands for none
+
+
+class WordIds(WordPieces):
+    """The numbers of the word pieces of captions, 0 after a text's end.
+
+    A word piece of the tokenizer's number i has i + 1: some tokenizers count what they
+    pad with from 0, others do not. A text without anything in it has no word piece.
+
+    Args:
+      model: has `ids(texts)`, a list of the tokenizer's numbers for each, such as
+        `backbones.word_pieces.WordPieceModel`.
+      clean: what a text goes through first, new ones too; None for nothing.
+
+    Example:
+      >>> class Lengths:
+      ...     def ids(self, texts):
+      ...         return [[len(word) for word in text.split()] for text in texts]
+      >>> WordIds(Lengths()).encode([["a", "boat"], []]).tolist()
+      [[2.0, 5.0], [0.0, 0.0]]
+    """
+
+    def __init__(self, model, clean=None):
+        super().__init__(model, clean=clean)
+
+    def encode(self, documents: Sequence[Sequence[str]]) -> np.ndarray:
+        """Documents, each a list of words and one text: numbers, float32 [n, L]."""
+        return self._numbers([self._clean(" ".join(words)) for words in documents])
+
+    def vectors(self, pairs: Collection) -> np.ndarray:
+        """The numbers of all captions, float32 [N, L]; L then is new texts', too."""
+        numbers = self._numbers(
+            [text for caption in pairs.captions[:] for text in self._texts_of(caption)]
+        )
+        self.longest = numbers.shape[1]
+        return numbers
+
+    def _numbers(self, texts):
+        read = self.model.ids(texts)
+        read = [r if t.strip() else [] for r, t in zip(read, texts, strict=True)]
+        longest = self.longest or max(1, max(map(len, read), default=1))
+        numbers = np.zeros((len(texts), longest), np.float32)
+        for row, ids in zip(numbers, read, strict=True):
+            row[: len(ids)] = np.array(ids[:longest]) + FIRST
+        return numbers
