@@ -75,7 +75,7 @@ def test_means_give_the_loss_its_gradients_and_the_codes_of_the_images(method, c
 
 @pytest.mark.parametrize(
     ("method", "training"),
-    [("modal_aware", {}), ("no_kernel", {}), ("concat", {"cached_means": False})],
+    [("modal_aware", {}), ("concat", {"cached_means": False})],
 )
 def test_what_reads_more_keeps_its_maps(method, training, cache):
     experiment = experiment_of(method, cache, **training)

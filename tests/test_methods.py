@@ -137,7 +137,7 @@ def chance(experiment):
 
 # The others differ from one of these in a part that has tests of its own: networks in
 # those of their blocks, losses below.
-FAST = ("modal_aware", "gmu", "mcb", "text", "dpsh", "divide_and_encode")
+FAST = ("modal_aware", "text", "dpsh", "divide_and_encode")
 
 
 SLOW = sorted(set(build.METHODS) - set(FAST))

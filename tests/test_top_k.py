@@ -32,9 +32,16 @@ def assert_same(found, expected):
     np.testing.assert_array_equal(found[1], expected[1])
 
 
-@pytest.mark.parametrize("num_bits", [1, 16, 64, 100])
-@pytest.mark.parametrize("rows", [1, 5, 3001])
-@pytest.mark.parametrize("k", [1, 7, 5000])
+# Every length with every number of rows, and with every k: a program a case.
+@pytest.mark.parametrize(
+    ("num_bits", "rows", "k"),
+    [
+        *((1, 1, 1), (1, 5, 7), (1, 3001, 5000)),
+        *((16, 1, 7), (16, 5, 5000), (16, 3001, 1)),
+        *((64, 1, 5000), (64, 5, 1), (64, 3001, 7)),
+        *((100, 1, 1), (100, 5, 7), (100, 3001, 5000)),
+    ],
+)
 def test_equals_a_stable_sort(num_bits, rows, k):
     query, database = random_codes(5, num_bits), random_codes(rows, num_bits, 1)
     found = search(query, database, k)

@@ -24,7 +24,7 @@ def load_resnet18(model: nnx.Module, path_or_state) -> None:
 
     >>> import numpy as np
     >>> from modal_aware_jax.backbones.resnet import ResNet18
-    >>> model = ResNet18(width=4, rngs=nnx.Rngs(0))
+    >>> model = nnx.eval_shape(lambda: ResNet18(width=4, rngs=nnx.Rngs(0)))
     >>> load_resnet18(model, {"conv1.weight": np.zeros((4, 3, 7, 7))})
     ... # doctest: +ELLIPSIS
     Traceback (most recent call last):
