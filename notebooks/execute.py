@@ -26,7 +26,13 @@ from nbclient import NotebookClient
 from PIL import Image
 
 HERE = pathlib.Path(__file__).parent
-NAMES = ("quickstart", "use_in_your_model", "inspect", "tpu_training")
+NAMES = (
+    "quickstart",
+    "use_in_your_model",
+    "inspect",
+    "tpu_training",
+    "match_pictures_and_sentences",
+)
 MAX_BYTES = 200_000
 LARGE_PICTURE, WIDEST = 20_000, 800  # characters of a PNG, pixels of its JPEG
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
