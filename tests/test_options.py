@@ -24,6 +24,7 @@ SOURCE_OF = {
     "flickr30k": "captions/flickr30k",
     "coco": "captions/karpathy",
     "cross_modal": "flickr25k",
+    "flickr_matching": "flickr25k",
     "posts": "shapes",
 }
 # ml_collections loads a config file by a method that Python gives up.
@@ -61,7 +62,8 @@ def messages(path):
 
 
 EMBEDDED = ("shapes", "captioned_shapes")
-OF_OTHER_TASKS = ("posts", "flickr8k", "flickr30k", "coco", "captioned_shapes")
+OF_MATCHING = ("flickr8k", "flickr30k", "coco", "captioned_shapes", "flickr_matching")
+OF_OTHER_TASKS = ("posts", *OF_MATCHING)
 # A head of labels beside the codes is of hashing.
 WITHOUT_LABEL_HEAD = (*OF_OTHER_TASKS, "cross_modal")
 MESSAGES = [(p, text) for p in sorted(PACKAGE.rglob("*.py")) for text in messages(p)]
@@ -80,6 +82,8 @@ def configs_of(path, text):
         return [c for c in CONFIGS if SOURCE_OF.get(c, c) == path.stem]
     if path.parent.name == "readers" or path.name in OF_A_FOLDER:
         return ["folder"]
+    if path.parts[-2:] == ("tasks", "matching.py"):
+        return list(OF_MATCHING)
     return list(CONFIGS)
 
 

@@ -129,10 +129,10 @@ def training_loss(task_methods, losses, config, pairs, parts, network, joint):
 
 def _teacher(config, pairs, folder) -> TeacherLogits:
     if not folder:
-        name = config.loss.name
         raise ValueError(
-            f"The loss {name} learns from a teacher: give the folder of a CLIP with "
-            f"--config.loss.options.{name}.teacher=FOLDER."
+            f"The loss {config.loss.name} learns from a teacher: give the folder of a "
+            "CLIP with "
+            "--config.loss.options.similarity_distillation.teacher=FOLDER."
         )
     kept = config.training.get("cache_dir", "") or default_prepared_dir() / "maps"
     return TeacherLogits(folder, pairs, kept)
