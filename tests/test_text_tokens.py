@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from test_sentence_vectors import truth, write_model  # noqa: F401
 
-from modal_aware_jax.backbones import word_pieces
+from modal_aware_jax.backbones import text_batches, word_pieces
 from modal_aware_jax.backbones.word_pieces import WordPieceModel
 from modal_aware_jax.data import pipeline
 from modal_aware_jax.data.collection import Collection
@@ -81,7 +81,7 @@ def test_a_text_encoder_needs_no_sentence_settings_but_a_tokenizer(truth, tmp_pa
 
 def test_states_beyond_float16_are_told(truth, tmp_path, monkeypatch):  # noqa: F811
     model = WordPieceModel(write_model(tmp_path / "m", truth))
-    monkeypatch.setattr(word_pieces, "BATCH", 1)
+    monkeypatch.setattr(text_batches, "BATCH", 1)
     model._encode = lambda weights, ids, mask: np.full((1, 8, 8), 1e5)
     with (
         np.errstate(over="ignore"),

@@ -14,8 +14,9 @@ from modal_aware_jax.backbones.clip import CLIP, unit
 from modal_aware_jax.backbones.from_pretrained import from_pretrained
 from modal_aware_jax.backbones.sentence_vectors import read_tokenizer
 from modal_aware_jax.backbones.siglip import SigLIPText
+from modal_aware_jax.backbones.text_batches import text_batches
 
-BATCH = 32  # texts
+LENGTH_STEP = 16  # lengths of texts are padded to multiples of it
 # Of images in [0, 1], where the folder does not say: OpenAI's.
 MEAN = 0.48145466, 0.4578275, 0.40821073
 DEVIATION = 0.26862954, 0.2613026, 0.2757771
@@ -90,27 +91,19 @@ class ClipTeacher:
           progress: is told the number of texts after each batch.
         """
         read = [row.ids for row in self._tokenizer.encode_batch(list(texts))]
-        order = sorted(range(len(read)), key=lambda i: len(read[i]))
         vectors = np.zeros((len(read), self.features), np.float32)
-        for start in range(0, len(order), BATCH):
-            rows = order[start : start + BATCH]
-            longest = max(8, *(len(read[i]) for i in rows))
-            length = self._length if self._reads_padding else _rounded(longest)
-            ids = np.full((BATCH, min(length, self._length)), self._padding, np.int32)
-            mask = np.zeros(ids.shape, bool)
-            mask[:, 0] = True  # rows that fill the last batch
-            for row, i in enumerate(rows):
-                ids[row, : len(read[i])] = read[i]
-                mask[row, : len(read[i])] = True
+        batches = text_batches(read, self._padded, padding=self._padding)
+        for rows, ids, mask in batches:
             mask = None if self._reads_padding else mask
             vectors[rows] = self._text(self._weights, ids, mask)[: len(rows)]
             progress(len(rows))
         return vectors
 
-
-def _rounded(length):
-    """Lengths that batches are padded to: each is a program of its own."""
-    return -(-length // 16) * 16
+    def _padded(self, length):
+        if self._reads_padding:
+            return self._length
+        steps = -(-max(length, 1) // LENGTH_STEP)
+        return min(steps * LENGTH_STEP, self._length)
 
 
 def _normalisation(folder, is_siglip):

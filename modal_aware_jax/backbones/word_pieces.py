@@ -17,9 +17,9 @@ from modal_aware_jax.backbones.bert import BERT
 from modal_aware_jax.backbones.clip import CLIP
 from modal_aware_jax.backbones.from_pretrained import from_pretrained
 from modal_aware_jax.backbones.sentence_vectors import find_model, read_tokenizer
+from modal_aware_jax.backbones.text_batches import text_batches
 from modal_aware_jax.backbones.vit import ViT
 
-BATCH = 32  # texts
 # Lengths that batches are padded to: each is a program of its own.
 LENGTHS = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 
@@ -88,19 +88,11 @@ class WordPieceModel:
         lengths = np.array([len(row) for row in read], np.int32)
         starts = np.cumsum(lengths) - lengths
         found = np.zeros((int(lengths.sum()), self.features), np.float16)
-        order = np.argsort(lengths, kind="stable")
         progress(int((lengths == 0).sum()))
-        order = order[lengths[order] > 0]
-        for begin in range(0, len(order), BATCH):
-            rows = order[begin : begin + BATCH]
-            ids = np.zeros((BATCH, _padded(lengths[rows[-1]])), np.int32)
-            mask = np.zeros(ids.shape, bool)
-            mask[:, 0] = True  # rows that fill the last batch
-            for row, i in enumerate(rows):
-                ids[row, : lengths[i]] = read[i]
-                mask[row, : lengths[i]] = True
+        some = np.flatnonzero(lengths)
+        for rows, ids, mask in text_batches([read[i] for i in some], _padded):
             made = np.asarray(self._encode(self._weights, ids, mask))  # [B, S, D]
-            for row, i in enumerate(rows):
+            for row, i in enumerate(some[rows]):
                 found[starts[i] : starts[i] + lengths[i]] = made[row, : lengths[i]]
             progress(len(rows))
         if not np.isfinite(found).all():
@@ -132,7 +124,7 @@ def states(
 
 
 def _padded(length):
-    return next((n for n in LENGTHS if n >= length), int(length))
+    return next((n for n in LENGTHS if n >= length), length)
 
 
 def _find(folder):
