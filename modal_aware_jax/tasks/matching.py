@@ -16,7 +16,6 @@ from flax import nnx
 
 from modal_aware_jax.data.captions.collection import sentences_of
 from modal_aware_jax.data.prepare import default_prepared_dir
-from modal_aware_jax.experiment.inputs import drop_words
 from modal_aware_jax.experiment.lookup import choose
 from modal_aware_jax.experiment.losses import loss_options
 from modal_aware_jax.experiment.matchers import LOSSES, MATCHERS, network
@@ -33,7 +32,7 @@ from modal_aware_jax.retrieval.matching_scores import matching_scores
 from modal_aware_jax.retrieval.rerank import score_both_ways
 from modal_aware_jax.tasks.matching_comparison import COMPARISON
 from modal_aware_jax.tasks.matching_examples import examples_of, graph_examples
-from modal_aware_jax.tasks.pair_training import draw_text, drawn_number, pair_loss
+from modal_aware_jax.tasks.pair_training import draw_text, pair_loss
 from modal_aware_jax.tasks.task import Outcome, Task
 from modal_aware_jax.training.teacher import TeacherLogits
 
@@ -112,12 +111,9 @@ def training_loss(task_methods, losses, config, pairs, parts, network, joint):
 
     def loss_of_batch(model, batch, key):
         words, window, dropout = jax.random.split(key, 3)
-        text = batch["text"]
-        if dropped:
-            text = drop_words(jax.random.fold_in(words, 1), text, dropped)
         width = model.towers.text_features
-        batch = {**batch, "sentence": drawn_number(words, text, width)}
-        sentence = draw_text(words, text, width)
+        sentence, number = draw_text(words, batch["text"], width, dropped)
+        batch = {**batch, "sentence": number}
         rngs = nnx.Rngs(dropout=dropout)
         image, rows = joint(
             model, batch, sentence, train=True, window=window, rngs=rngs

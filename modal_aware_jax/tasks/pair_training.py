@@ -59,11 +59,24 @@ def _number(key, there):
     return (jax.random.uniform(key, there.shape) * there).argmax(axis=1)
 
 
-def draw_text(key: jax.Array, text, width: int):
-    """`draw_tokens`, or `draw_sentence` of rows of this width."""
+def draw_text(key: jax.Array, text, width: int, word_dropout: float = 0.0):
+    """One sentence of each image, some of its words dropped, and its number.
+
+    Args:
+      key: draws both.
+      text: as for `draw_tokens`, without lines too, or for `draw_sentence`.
+      width: of a row of the latter.
+      word_dropout: the share of words, or of numbers of a row, that are dropped.
+
+    Returns:
+      `draw_tokens` or `draw_sentence` of it, and `drawn_number`.
+    """
+    if word_dropout:
+        text = drop_words(jax.random.fold_in(key, 1), text, word_dropout)
+    number = drawn_number(key, text, width)
     if isinstance(text, dict):
-        return draw_tokens(key, by_sentence(text))
-    return draw_sentence(key, text, text.shape[1] // width)
+        return draw_tokens(key, by_sentence(text)), number
+    return draw_sentence(key, text, text.shape[1] // width), number
 
 
 def drawn_number(key: jax.Array, text, width: int) -> jax.Array:
@@ -98,14 +111,10 @@ def pair_loss(
 
     def loss(model: CaptionedTokens, batch, key):
         words, negatives, embeddings, pairs = jax.random.split(key, 4)
-        if word_dropout:
-            text = drop_words(jax.random.fold_in(words, 1), batch["text"], word_dropout)
-            batch = {**batch, "text": text}
         width = 0 if model.reader is None else model.reader.in_features
         rngs = nnx.Rngs(dropout=embeddings)
-        number = drawn_number(words, batch["text"], width)
+        text, number = draw_text(words, batch["text"], width, word_dropout)
         batch = {**batch, "sentence": number}
-        text = draw_text(words, batch["text"], width)
         text = model.read(text, train=True, rngs=rngs)
         image, rows, tokens = joint(model, batch, text, train=True, rngs=rngs)
         rows, groups, scale = rows[:, 0], batch["index"], model.temperature.scale()
