@@ -55,7 +55,7 @@ def evaluate_embeddings(
         bins = ranking.bins()
         found = expected_relevant_at(*bins, cut)[0]
         ap = expected_average_precision(*bins)[0]
-        return (ranking.total, ap, ranking.precision_at_r("expected"), *found)
+        return (ranking.total, ap, ranking.average_precision_at_r("expected"), *found)
 
     def reorder(rows, scores):
         return put_first(scores, *(np.asarray(side)[rows] for side in reranked))

@@ -103,7 +103,7 @@ def average_precision_at_r(
     similarity = Similarity("average_precision_at_r", query, gallery, num_bits)
 
     def one(ranking):
-        return ranking.precision_at_r(ties)
+        return ranking.average_precision_at_r(ties)
 
     labels = query_labels, gallery_labels
     values = map_queries("average_precision_at_r", similarity, labels, one)
@@ -205,8 +205,8 @@ class Ranking:
         tie = np.repeat(np.arange(len(count)), count)
         return self.relevant[self.order[np.lexsort((self.order, tie))]]
 
-    def precision_at_r(self, ties: str) -> float:
-        """AP@R, as `average_precision_at_r` has it."""
+    def average_precision_at_r(self, ties: str) -> float:
+        """AP@R, as the function of that name has it."""
         if not self.total:
             return 0.0
         if ties == "index":
