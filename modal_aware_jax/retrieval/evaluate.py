@@ -1,5 +1,6 @@
 """One pass over the database gives everything a report shows."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -58,23 +59,41 @@ def evaluate_parts(
     Raises:
       ValueError: `trained` is not [N].
     """
+    database, labels = np.asarray(database), np.asarray(database_labels)
+
+    def of(rows, part):
+        del part
+        own = database[rows], query_labels, labels[rows]
+        return evaluate(query, *own, num_bits=num_bits)
+
+    return over_parts("evaluate_parts", trained, len(database), of)
+
+
+def over_parts(function: str, trained, num_items: int, of: Callable) -> dict:
+    """What `of` finds in a whole database, and under their names in its two parts.
+
+    >>> over_parts("f", [True, False], 2, lambda rows, part: {"of": part})
+    {'of': '', 'seen': {'of': 'seen'}, 'unseen': {'of': 'unseen'}}
+
+    Args:
+      function: the name in the message.
+      trained: bool [N], whether an item was trained on.
+      num_items: N.
+      of: `of(rows, part)` -> dict; `part` is '' for the whole.
+
+    Raises:
+      ValueError: `trained` is not [N].
+    """
     trained = np.asarray(trained, bool)
-    if trained.shape != (len(database),):
+    if trained.shape != (num_items,):
         raise ValueError(
-            f"evaluate_parts: trained says of each of the {len(database)} items of the "
+            f"{function}: trained says of each of the {num_items} items of the "
             f"database whether it was trained on, got shape {trained.shape}."
         )
-    database, database_labels = np.asarray(database), np.asarray(database_labels)
-    whole = evaluate(query, database, query_labels, database_labels, num_bits=num_bits)
+    whole = of(slice(None), "")
     for part, rows in zip(PARTS, (trained, ~trained), strict=True):
         if rows.any():
-            whole[part.name] = evaluate(
-                query,
-                database[rows],
-                query_labels,
-                database_labels[rows],
-                num_bits=num_bits,
-            )
+            whole[part.name] = of(rows, part.name)
     return whole
 
 

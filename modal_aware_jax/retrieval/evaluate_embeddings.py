@@ -7,7 +7,7 @@ database, and apart from it what was trained on and what was not.
 import numpy as np
 
 from modal_aware_jax.retrieval.by_rank import RANKS
-from modal_aware_jax.retrieval.evaluate import PARTS
+from modal_aware_jax.retrieval.evaluate import over_parts
 from modal_aware_jax.retrieval.label_scores import Ranking, map_queries
 from modal_aware_jax.retrieval.metrics import (
     expected_average_precision,
@@ -96,19 +96,16 @@ def evaluate_embedding_parts(
     Returns:
       its dict of the whole database, with `seen` and `unseen`, the same of either part;
       a part without items is left out.
+
+    Raises:
+      ValueError: `trained` is not [N].
     """
     database, labels = np.asarray(database), np.asarray(database_labels)
-    trained, reranked = np.asarray(trained, bool), reranked or {}
-    result = evaluate_embeddings(
-        query, database, query_labels, labels, reranked=reranked.get("")
-    )
-    for part, rows in zip(PARTS, (trained, ~trained), strict=True):
-        if rows.any():
-            result[part.name] = evaluate_embeddings(
-                query,
-                database[rows],
-                query_labels,
-                labels[rows],
-                reranked=reranked.get(part.name),
-            )
-    return result
+    reranked = reranked or {}
+
+    def of(rows, part):
+        again = reranked.get(part)
+        own = database[rows], query_labels, labels[rows]
+        return evaluate_embeddings(query, *own, reranked=again)
+
+    return over_parts("evaluate_embedding_parts", trained, len(database), of)
