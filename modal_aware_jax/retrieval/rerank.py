@@ -4,7 +4,7 @@ Embeddings find the first k, which a network that reads both sides of a pair the
 in another order. What is not among them stays where it was, behind them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -90,15 +90,41 @@ def score_both_ways(images, texts, k: int, score: Callable) -> dict:
     ways = first_found(images, texts, k), first_found(texts, images, k)
     (of_images, _), (of_texts, _) = ways
     own = np.arange(len(of_images))[:, None], np.arange(len(of_texts))[:, None]
-    pairs = [own[0] * len(texts) + of_images, of_texts * len(texts) + own[1]]
-    flat = np.concatenate([pair.reshape(-1) for pair in pairs])
-    once, back = np.unique(flat, return_inverse=True)
-    scores = np.asarray(score(*np.divmod(once, len(texts))), np.float64)[back]
-    cut = pairs[0].size
+    scores = score_once([(own[0], of_images), (of_texts, own[1])], score)
     return {
-        "image_to_text": (*ways[0], scores[:cut].reshape(pairs[0].shape)),
-        "text_to_image": (*ways[1], scores[cut:].reshape(pairs[1].shape)),
+        "image_to_text": (*ways[0], scores[0]),
+        "text_to_image": (*ways[1], scores[1]),
     }
+
+
+def score_once(pairs: Sequence[tuple], score: Callable) -> list[np.ndarray]:
+    """Scores of several sets of pairs; one that is in many is scored once.
+
+    >>> asked = []
+    >>> def score(image, text):
+    ...     asked.append(len(image))
+    ...     return 10 * image + text
+    >>> score_once([([[0], [1]], [[2, 3], [2, 3]]), ([1, 1], [3, 3])], score)
+    [array([[ 2.,  3.],
+           [12., 13.]]), array([13., 13.])]
+    >>> asked
+    [4]
+
+    Args:
+      pairs: image rows and text rows, that broadcast.
+      score: `score(image rows [P], text rows [P])` -> [P].
+
+    Returns:
+      float64 of the shape of each set.
+    """
+    sets = [np.broadcast_arrays(*(np.asarray(x) for x in one)) for one in pairs]
+    image, text = np.concatenate([np.reshape(one, (2, -1)) for one in sets], axis=1)
+    width = text.max(initial=0) + 1
+    once, back = np.unique(image * width + text, return_inverse=True)
+    scores = np.asarray(score(*np.divmod(once, width)), np.float64)[back]
+    cuts = np.cumsum([image.size for image, _ in sets])[:-1]
+    parts = zip(np.split(scores, cuts), sets, strict=True)
+    return [part.reshape(image.shape) for part, (image, _) in parts]
 
 
 def put_first(similarities, candidates, scores) -> np.ndarray:

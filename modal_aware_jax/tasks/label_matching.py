@@ -19,7 +19,7 @@ from modal_aware_jax.retrieval.evaluate import PARTS
 from modal_aware_jax.retrieval.evaluate_embeddings import evaluate_embedding_parts
 from modal_aware_jax.retrieval.evaluate_matching import DIRECTIONS
 from modal_aware_jax.retrieval.label_scores import mean_average_precision_by_labels
-from modal_aware_jax.retrieval.rerank import first_found, first_in_order
+from modal_aware_jax.retrieval.rerank import first_found, first_in_order, score_once
 from modal_aware_jax.tasks import hashing, matching
 from modal_aware_jax.tasks.label_comparison import COMPARISON
 from modal_aware_jax.tasks.task import Outcome, Task
@@ -108,22 +108,14 @@ def second(experiment, outputs: dict, scorer) -> dict:
         for part, rows in (("", slice(None)), ("unseen", _unseen(parts)))
         if len(database[rows])
     }
-    num_queries, total = len(parts.query), len(parts.query) + len(parts.database)
-    pairs = {}
-    for (way, part), (_, rows, _) in found.items():
-        own = np.broadcast_to(np.arange(num_queries)[:, None], rows.shape)
-        other = num_queries + rows
-        image, text = (own, other) if way == DIRECTIONS[0] else (other, own)
-        pairs[way, part] = image * total + text
-    once, back = np.unique(
-        np.concatenate([x.reshape(-1) for x in pairs.values()]), return_inverse=True
-    )
-    scores = np.asarray(score(*np.divmod(once, total)), np.float64)[back]
-    result, start = {way: {} for way in DIRECTIONS}, 0
-    for (way, part), (own, _, cosines) in found.items():
-        new = scores[start : start + own.size].reshape(own.shape)
-        start += own.size
-        result[way][part] = own, score.scale * cosines + options["rerank_weight"] * new
+    pairs, own = [], np.arange(len(parts.query))[:, None]
+    for (way, _), (_, rows, _) in found.items():
+        sides = own, len(own) + rows
+        pairs.append(sides if way == DIRECTIONS[0] else sides[::-1])
+    result = {way: {} for way in DIRECTIONS}
+    every = zip(found.items(), score_once(pairs, score), strict=True)
+    for ((way, part), (rows, _, cosines)), new in every:
+        result[way][part] = rows, score.scale * cosines + options["rerank_weight"] * new
     return {"reranked": result}
 
 
