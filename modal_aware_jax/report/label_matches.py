@@ -3,10 +3,7 @@
 import html
 import pathlib
 
-import numpy as np
-
-from modal_aware_jax.report.curves import draw_precision_recall_by_rank
-from modal_aware_jax.report.matches import BY_RANK, WAYS, render_searches
+from modal_aware_jax.report.matches import WAYS, draw_by_rank, render_searches
 from modal_aware_jax.report.page import document, html_table, render_curves
 from modal_aware_jax.report.tables import (
     aligned,
@@ -69,16 +66,11 @@ def format_label_matches(results: dict) -> str:
 
 def draw_label_matches(directory, results: dict) -> list[tuple[str, pathlib.Path]]:
     """Draws precision_recall_*.png of both ways -> (description, path) of each."""
-    curves = []
-    for key, way in WAYS.items():
-        path = pathlib.Path(directory) / f"precision_recall_{key}.png"
-        some = {
-            name: [np.asarray(result[key]["by_rank"][x]) for x in BY_RANK]
-            for name, result in results.items()
-        }
-        draw_precision_recall_by_rank(some, path, f"Precision–recall, {way}")
-        curves.append((f"Precision and recall of the first k, {way}", path))
-    return curves
+    by_rank = {
+        name: {way: result[way]["by_rank"] for way in WAYS}
+        for name, result in results.items()
+    }
+    return draw_by_rank(directory, by_rank)
 
 
 def write_label_matches(

@@ -93,12 +93,23 @@ def draw_matches(directory, results: dict) -> list[tuple[str, pathlib.Path]]:
         }
         draw_cumulative_match(some, path, f"Cumulative match, {way}")
         curves.append((f"Share found by rank k, {way}", path))
+    if all("by_rank" in result for result in results.values()):
+        by_rank = {name: result["by_rank"] for name, result in results.items()}
+        curves += draw_by_rank(directory, by_rank)
+    return curves
+
+
+def draw_by_rank(directory, results: dict) -> list[tuple[str, pathlib.Path]]:
+    """Draws precision_recall_*.png of both ways -> (description, path) of each.
+
+    Args:
+      results: by name, {way: dict of `precision` and `recall` by rank}.
+    """
+    curves = []
     for key, way in WAYS.items():
-        if not all("by_rank" in result for result in results.values()):
-            continue
         path = pathlib.Path(directory) / f"precision_recall_{key}.png"
         both = {
-            name: [np.asarray(result["by_rank"][key][x]) for x in BY_RANK]
+            name: [np.asarray(result[key][x]) for x in BY_RANK]
             for name, result in results.items()
         }
         draw_precision_recall_by_rank(both, path, f"Precision–recall, {way}")
