@@ -32,6 +32,7 @@ NAMES = (
     "inspect",
     "tpu_training",
     "match_pictures_and_sentences",
+    "classify_posts",
 )
 MAX_BYTES = 200_000
 LARGE_PICTURE, WIDEST = 20_000, 800  # characters of a PNG, pixels of its JPEG
