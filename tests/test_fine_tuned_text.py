@@ -128,5 +128,3 @@ def test_a_run_keeps_its_encoder_resumes_and_predicts(folder, tiny, tmp_path):  
     assert found.note == "no picture" and found.probabilities.sum() == pytest.approx(1)
     (alone,) = modes.predict(predictor, [Post("none", None, " ")])
     assert alone.probabilities is None
-    with pytest.raises(ValueError, match="the program reads bags of words"):
-        modes.export_run(build.experiment(config, pairs), tmp_path / "run")

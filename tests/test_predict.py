@@ -4,6 +4,7 @@ import contextlib
 import csv
 import io
 import pathlib
+import shutil
 import types
 
 import jax.numpy as jnp
@@ -11,6 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 from test_classification_task import posts_config
+from test_classifiers import posts_config as token_config
+from test_methods import tiny  # noqa: F401
+from test_sentence_vectors import truth, write_model  # noqa: F401
 
 from modal_aware_jax import build, main, modes
 from modal_aware_jax.data.new_posts import Post, read_posts
@@ -165,15 +169,19 @@ def by_the_command_line(model, workdir, words):
     return printed.getvalue()
 
 
-def test_an_export_predicts_as_its_run(tmp_path):
-    config = posts_config("text")
-    experiment = build.experiment(config)
+def checkpointed(experiment, workdir):
+    """A checkpoint of the initial weights, as if three steps an epoch were trained."""
     _, params, stats = updates.split_model(experiment.model, experiment.is_trained)
     state = updates.init_state(params, stats, experiment.make_optimizer(3))
     state = state._replace(step=jnp.int32(6))
     record = {"epoch": 2, "history": [], "best": None}
-    with Checkpointer(tmp_path / "checkpoints") as checkpointer:
+    with Checkpointer(workdir / "checkpoints") as checkpointer:
         checkpointer.save(6, state, data=None, run=record)
+
+
+def test_an_export_predicts_as_its_run(tmp_path):
+    experiment = build.experiment(posts_config("text"))
+    checkpointed(experiment, tmp_path)
     run = modes.predictor_of_run(experiment, tmp_path)
     folder = modes.export_run(experiment, tmp_path, platforms=["cpu"])
     words = " ".join(experiment.collection.vocabulary[:3])
@@ -188,3 +196,40 @@ def test_an_export_predicts_as_its_run(tmp_path):
         for ours, theirs in zip(modes.predict(exported, posts), expected, strict=True):
             np.testing.assert_allclose(ours.probabilities, theirs.probabilities, 1e-4)
             assert (ours.classes, ours.note) == (theirs.classes, theirs.note)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["word_tokens", "word_pieces", pytest.param("word_ids", marks=pytest.mark.slow)],
+)
+def test_an_export_makes_its_own_tokens(kind, tiny, truth, tmp_path):  # noqa: F811
+    folder = write_model(tmp_path / "m", truth)
+    changes = {"data.text": kind, "data.sentence_model": str(folder)}
+    if kind != "word_tokens":  # longer texts are cut where the run cuts them
+        changes["data.num_tokens"] = 4
+    experiment = build.experiment(token_config("concat", **changes))
+    checkpointed(experiment, tmp_path)
+    run = modes.predictor_of_run(experiment, tmp_path)
+    out = modes.export_run(experiment, tmp_path, platforms=["cpu"])
+    shutil.rmtree(folder)  # the export needs it no more
+    exported = modes.predictor_of_model(modes.load_model_file(out))
+    words = "sea boat dog sea x " + " ".join(experiment.collection.vocabulary[:3])
+    posts = [
+        Post("both", lambda: png((9, 99, 9)), words),
+        Post("words", None, "sea"),
+        Post("picture", lambda: png((9, 9, 9)), ""),
+        Post("none", None, ""),
+    ]
+    ours, theirs = list(modes.predict(exported, posts)), list(modes.predict(run, posts))
+    for one, other in zip(ours[:3], theirs[:3], strict=True):
+        assert (one.classes, one.note) == (other.classes, other.note)
+        np.testing.assert_allclose(one.probabilities, other.probabilities, atol=1e-3)
+    assert ours[3].probabilities is theirs[3].probabilities is None
+    assert abs(ours[0].probabilities - ours[1].probabilities).max() > 1e-3
+    with pytest.raises(ValueError, match="program alone makes. Give the folder"):
+        modes.load_model_file(out / "model.safetensors")
+    if kind == "word_tokens":
+        return
+    (out / "tokenizer.json").unlink()
+    with pytest.raises(ValueError, match="lacks tokenizer.json, which belongs to its"):
+        modes.load_model_file(out)

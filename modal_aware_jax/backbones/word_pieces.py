@@ -16,7 +16,8 @@ from flax import nnx
 from modal_aware_jax.backbones.bert import BERT
 from modal_aware_jax.backbones.clip import CLIP
 from modal_aware_jax.backbones.from_pretrained import from_pretrained
-from modal_aware_jax.backbones.sentence_vectors import find_model, read_tokenizer
+from modal_aware_jax.backbones.piece_tokenizer import PieceTokenizer
+from modal_aware_jax.backbones.sentence_vectors import find_model
 from modal_aware_jax.backbones.text_batches import text_batches
 from modal_aware_jax.backbones.vit import ViT
 
@@ -36,6 +37,7 @@ class WordPieceModel:
     Attributes:
       features: D.
       folder: where it lies.
+      tokenizer: its `PieceTokenizer`.
       digest: 16 hex digits of weights, tokenizer and `longest`.
       encoder: the module, `encode(ids [B, S], mask [B, S])` -> [B, S, D].
     """
@@ -50,10 +52,7 @@ class WordPieceModel:
             )
         text = text_half(encoder)
         self.folder, self.encoder, self.features = folder, encoder, text.features
-        self._tokenizer = read_tokenizer(folder, text.max_length)
-        if longest:
-            most = min(longest, self._tokenizer.truncation["max_length"])
-            self._tokenizer.enable_truncation(max_length=most)
+        self.tokenizer = PieceTokenizer(folder, text.max_length, longest)
         self.digest = _digest(folder, longest)
         graphdef, self._weights = nnx.split(encoder)
 
@@ -65,11 +64,11 @@ class WordPieceModel:
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """The word pieces of each text by number, its marks of begin and end too."""
-        return [read.ids for read in self._tokenizer.encode_batch(list(texts))]
+        return self.tokenizer.ids(texts)
 
     def pieces(self, texts: Sequence[str]) -> list[list[str]]:
         """The word pieces of each text as the tokenizer writes them, as in `ids`."""
-        return [read.tokens for read in self._tokenizer.encode_batch(list(texts))]
+        return self.tokenizer.pieces(texts)
 
     def __call__(self, texts: Sequence[str], *, progress=lambda n: None):
         """The last hidden states of n texts, one text after the other.

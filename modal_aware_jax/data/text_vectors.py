@@ -129,11 +129,14 @@ class WordTokens(Words):
     Args:
       pairs, vectors: as for `Words`.
       longest: words that are read of a bag, S at most; 0 for all.
+
+    Attributes:
+      longest: S.
     """
 
     def __init__(self, pairs: Collection, vectors: np.ndarray, longest: int = 0):
         super().__init__(pairs, vectors)
-        self._longest = min(longest or len(vectors), self._most(pairs.text))
+        self.longest = min(longest or len(vectors), self._most(pairs.text))
 
     def encode(self, documents):
         """Documents, each a list of words: `tokens` [n, S, D] and `mask` [n, S]."""
@@ -146,7 +149,7 @@ class WordTokens(Words):
     def _table(self, bags):
         rows, words = np.nonzero(bags)
         lengths = np.bincount(rows, minlength=len(bags))
-        return TokenTable(self.vectors_of_words[words], lengths, self._longest)
+        return TokenTable(self.vectors_of_words[words], lengths, self.longest)
 
     @staticmethod
     def _most(bags):

@@ -23,6 +23,7 @@ class WordIds(WordPieces):
       model: has `ids(texts)`, a list of the tokenizer's numbers for each, such as
         `backbones.word_pieces.WordPieceModel`.
       clean: what a text goes through first, new ones too; None for nothing.
+      longest: L of every batch; None for the longest text of a collection.
 
     Example:
       >>> class Lengths:
@@ -32,8 +33,8 @@ class WordIds(WordPieces):
       [[2.0, 5.0], [0.0, 0.0]]
     """
 
-    def __init__(self, model, clean=None):
-        super().__init__(model, clean=clean)
+    def __init__(self, model, clean=None, longest: int | None = None):
+        super().__init__(model, clean=clean, longest=longest)
 
     def encode(self, documents: Sequence[Sequence[str]]) -> np.ndarray:
         """Documents, each a list of words and one text: numbers, float32 [n, L]."""

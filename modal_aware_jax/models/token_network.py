@@ -76,7 +76,7 @@ class TokenNetwork(nnx.Module):
         """
         text = self.read(text, train=train, rngs=rngs)
         last, present = averaged(last, self.side), present or {}
-        image = last.reshape(len(last), -1, last.shape[-1])  # [B, M, C]
+        image = last.reshape(last.shape[0], -1, last.shape[-1])  # [B, M, C]
         masks = text["mask"], jnp.ones(image.shape[:2], bool)
         rows = present.get("text"), present.get("image")
         masks = [

@@ -12,11 +12,10 @@ from flax import nnx
 import modal_aware_jax
 from modal_aware_jax.build import Experiment
 from modal_aware_jax.data.pipeline import PRESENCE
-from modal_aware_jax.data.text_vectors import BagOfWords
-from modal_aware_jax.data.token_table import TokenTable
 from modal_aware_jax.hashing.exported import PLATFORMS, export_encoder
 from modal_aware_jax.modes.evaluate import load_run
 from modal_aware_jax.modes.model_files import FACTS, PROGRAM, WEIGHTS, flat_variables
+from modal_aware_jax.modes.program_text import TOKENIZER, program_text
 
 
 def export_run(
@@ -44,19 +43,12 @@ def export_run(
     from safetensors.numpy import save_file
 
     pairs, model = experiment.collection, experiment.model
-    bags = isinstance(experiment.text, BagOfWords) and not experiment.text.weighs
-    if not bags or isinstance(pairs.text, TokenTable):
-        mode = "encode" if experiment.task.comparison.by_bits else "predict"
-        raise ValueError(
-            "export: the program reads bags of words; this run has "
-            f"config.data.text={experiment.config['data']['text']}. {mode.title()} "
-            f"with the run itself: --mode={mode} --workdir=..."
-        )
+    reads = program_text(experiment)
     record = load_run(experiment, workdir, step)
     graphdef, state = nnx.split(model)
 
     def relaxed(images, text, *masks):
-        batch = {"image": images, "text": text}
+        batch = {"image": images, "text": reads.read(text)}
         batch |= dict(zip(PRESENCE, masks, strict=False))
         outputs = experiment.output(nnx.merge(graphdef, state), batch)
         return outputs[:, : experiment.num_bits or pairs.num_labels]
@@ -69,7 +61,7 @@ def export_run(
         program = export_encoder(
             relaxed,
             image_size=experiment.image_size,
-            text_features=pairs.num_text_features,
+            text_features=reads.features,
             num_masks=2 if getattr(model, "has_stand_ins", False) else 0,
             platforms=platforms,
         )
@@ -77,18 +69,23 @@ def export_run(
         weights = flat_variables(model)
         weights = {k: v for k, v in weights.items() if not k.startswith("memory.")}
         save_file(weights, partial / WEIGHTS, {"format": "numpy"})  # without the bank
-        facts = json.dumps(_facts(experiment, record, workdir), indent=1)
-        (partial / FACTS).write_text(facts, "utf-8")
-        for name in (PROGRAM, WEIGHTS, FACTS):
-            (partial / name).replace(output / name)
+        facts = _facts(experiment, record, workdir, reads)
+        (partial / FACTS).write_text(json.dumps(facts, indent=1), "utf-8")
+        if reads.tokenizer is not None:
+            reads.tokenizer.save(partial / TOKENIZER)
+        for path in partial.iterdir():
+            path.replace(output / path.name)
     finally:
         shutil.rmtree(partial)
     return output
 
 
-def _facts(experiment, record, workdir):
+def _facts(experiment, record, workdir, reads):
     """What `config.json` says: all that is not a weight."""
     pairs = experiment.collection
+    pieces = {}
+    if reads.tokenizer is not None:
+        pieces = {"num_word_pieces": reads.tokenizer.longest}
     return {
         "library_name": "modal_aware_jax",
         "version": modal_aware_jax.__version__,
@@ -97,13 +94,14 @@ def _facts(experiment, record, workdir):
         # Of a classifier, its logits.
         "num_bits": experiment.num_bits or pairs.num_labels,
         "image_size": experiment.image_size,
-        "num_text_features": pairs.num_text_features,
+        "num_text_features": reads.features,
         "num_labels": pairs.num_labels,
         "label_names": list(pairs.label_names),
         "step": record["step"],
         "metrics": _metrics(record, workdir),
         "config": experiment.config,
         "vocabulary": list(pairs.vocabulary),
+        **pieces,
     }
 
 

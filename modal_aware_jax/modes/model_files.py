@@ -3,6 +3,7 @@
 encoder.stablehlo   the encoder as a program with its weights, for JAX alone
 model.safetensors   the weights by name, for this package
 config.json         the run's config, vocabulary, label names, sizes and metrics
+tokenizer.json      where the program reads word pieces: what makes their numbers
 """
 
 import hashlib
@@ -10,7 +11,7 @@ import json
 import pathlib
 import types
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -20,6 +21,7 @@ from ml_collections import ConfigDict
 from modal_aware_jax import build
 from modal_aware_jax.data import pipeline
 from modal_aware_jax.hashing.exported import load_encoder, num_masks
+from modal_aware_jax.modes.program_text import piece_numbers
 
 PROGRAM, WEIGHTS, FACTS = "encoder.stablehlo", "model.safetensors", "config.json"
 
@@ -35,6 +37,7 @@ class EncoderModel(NamedTuple):
       digest: 12 hex digits that tell one model from another.
       label_names: the labels it was trained on; empty where unknown.
       task: what it was trained for, and loss: by which loss; '' where unknown.
+      pieces: the encoder of texts to numbers of word pieces; None of bags of words.
     """
 
     relaxed: Callable
@@ -46,6 +49,7 @@ class EncoderModel(NamedTuple):
     label_names: tuple[str, ...] = ()
     task: str = "hashing"
     loss: str = ""
+    pieces: Any = None
 
 
 def load_model_file(path: pathlib.Path) -> EncoderModel:
@@ -108,6 +112,7 @@ def _from_program(path):
         vocabulary=tuple(facts.get("vocabulary", ())),
         digest=_digest(path),
         label_names=tuple(facts.get("label_names", ())),
+        pieces=piece_numbers(path.parent, facts),
         **_purpose(facts),
     )
 
@@ -129,6 +134,11 @@ def _from_weights(path):
 
     facts = _facts(path.with_name(FACTS))
     config = ConfigDict(facts["config"])
+    if config.data.get("text") in ("word_tokens", "word_pieces", "word_ids"):
+        raise ValueError(
+            f"--model: {path} are weights of a network that reads tokens, which its "
+            f"program alone makes. Give the folder, with {PROGRAM} in it."
+        )
     config.backbone.weights = ""  # all weights are in the file
     config.training.cached_maps = False
     sizes = types.SimpleNamespace(

@@ -85,16 +85,16 @@ def predictor_of_run(
 
 
 def predictor_of_model(model: EncoderModel) -> Predictor:
-    """An exported model, of bags of words."""
+    """An exported model, of bags of words or of word pieces."""
     need_classes(model.task)
-    if not model.vocabulary:
+    if not model.vocabulary and model.pieces is None:
         raise ValueError(
             "--model: its vocabulary is not known. Keep config.json beside it."
         )
     words = types.SimpleNamespace(name="the model", vocabulary=model.vocabulary)
     return Predictor(
         model.relaxed,
-        BagOfWords(words),
+        model.pieces or BagOfWords(words),
         model.image_size,
         model.label_names,
         model.loss == "softmax",
