@@ -22,7 +22,7 @@ from jax import lax
 
 from modal_aware_jax.backbones import mobilenet, resnet
 from modal_aware_jax.cpu import batch_norm as batch_norm_rule
-from modal_aware_jax.cpu import depthwise, max_pool, small_maps, strided, winograd
+from modal_aware_jax.cpu import depthwise, max_pool, rows, small_maps, strided, winograd
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 
@@ -73,6 +73,15 @@ strided_pair = functools.partial(conv_pair, strided.strided_conv)
 winograd_pair = functools.partial(conv_pair, winograd.winograd_conv)
 
 
+def rows_pair(batch, tokens, features, outputs):
+    def dense(f, x, kernel):
+        return f(x, kernel, (((2,), (0,)), ((), ())))
+
+    arrays = normal(batch, tokens, features), normal(features, outputs)
+    plain = functools.partial(dense, lax.dot_general)
+    return plain, functools.partial(dense, rows.dot_of_rows), arrays
+
+
 def max_pool_pair(batch, size, channels):
     def plain(x):
         padding = ((0, 0), (1, 1), (1, 1), (0, 0))
@@ -112,6 +121,10 @@ ROWS = {
     "3x3 64x56x56x64": (winograd_pair, 64, 56, 64, 64, 1),
     "3x3 64x56x56x64 to 128, stride 2": (strided_pair, 64, 56, 64, 128, 2),
     "3x3 16x56x56x64 to 128, stride 2": (strided_pair, 16, 56, 64, 128, 2),
+    "rows 20x64x512 to 512": (rows_pair, 20, 64, 512, 512),
+    "rows 20x64x512 to 2048": (rows_pair, 20, 64, 512, 2048),
+    "rows 20x64x2048 to 512": (rows_pair, 20, 64, 2048, 512),
+    "rows 32x144x64 to 384": (rows_pair, 32, 144, 64, 384),
     "max pool 8x112x112x64": (max_pool_pair, 8, 112, 64),
     "max pool 16x32x32x64": (max_pool_pair, 16, 32, 64),
     "batch norm 8x56x56x64": (batch_norm_pair, 8, 56, 64),
@@ -192,9 +205,12 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
     parser.add_argument("--network", action="store_true")
+    parser.add_argument("--only", default="", help="rows with this in their name")
     options = parser.parse_args()
     print("| forward and backward, ms | native | rule | ratio |\n|---|---|---|---|")
     for name, (pair, *shape) in ROWS.items():
+        if options.only not in name:
+            continue
         plain, fast, arrays = pair(*shape)
         g = normal(*jax.eval_shape(plain, *arrays).shape)
         report(name, gradient(plain), gradient(fast), (g, *arrays), options)

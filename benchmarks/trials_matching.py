@@ -55,6 +55,11 @@ TOWER_TRIALS = {
     "rate 4e-3": towers(4e-3, 0.5, 0.3, 0.3),
     "features as they are, rate 1e-3": towers(1e-3, 0.5, 0.3, 0.3)
     | {"model.standard_inputs": False},
+    **{
+        f"images read at {size} pixels": towers(2e-3, 0.5, 0.3, 0.3)
+        | {"data.image_size": size}
+        for size in (128, 192, 224, 256)
+    },
 }
 TOKEN_TRIALS = {
     "token dropout .1, pace 1": tokens(0.1, 1.0),

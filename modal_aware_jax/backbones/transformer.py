@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from modal_aware_jax.backbones.dropout import drop
+from modal_aware_jax.backbones.token_dense import token_dense
 
 
 def gelu(x: jax.Array) -> jax.Array:
@@ -112,7 +113,7 @@ class Attention(nnx.Module):
         self.implementation = implementation
 
         def dense():
-            return nnx.Linear(features, features, dtype=dtype, rngs=rngs)
+            return token_dense(features, features, dtype=dtype, rngs=rngs)
 
         self.query, self.key, self.value, self.output = (dense() for _ in range(4))
 
@@ -150,8 +151,8 @@ class FeedForward(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.activation = activation
-        self.inner = nnx.Linear(features, hidden_features, dtype=dtype, rngs=rngs)
-        self.outer = nnx.Linear(hidden_features, features, dtype=dtype, rngs=rngs)
+        self.inner = token_dense(features, hidden_features, dtype=dtype, rngs=rngs)
+        self.outer = token_dense(hidden_features, features, dtype=dtype, rngs=rngs)
 
     def __call__(self, tokens: jax.Array) -> jax.Array:
         """Maps tokens [B, S, D] one by one."""

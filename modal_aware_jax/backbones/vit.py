@@ -9,6 +9,7 @@ from flax import nnx
 
 from modal_aware_jax.backbones.dropout import drop
 from modal_aware_jax.backbones.positions import resize_positions
+from modal_aware_jax.backbones.token_dense import token_dense
 from modal_aware_jax.backbones.transformer import PreNormBlock, gelu, layer_norm
 
 
@@ -71,7 +72,7 @@ class PatchEmbedding(nnx.Module):
             )
         pixels = self.patch_size[0] * self.patch_size[1] * 3
         init = nnx.initializers.truncated_normal(0.02)
-        self.dense = nnx.Linear(
+        self.dense = token_dense(
             pixels, features, use_bias=use_bias, dtype=dtype, rngs=rngs
         )
         self.class_token = nnx.data(None)

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from modal_aware_jax.backbones.dropout import drop
+from modal_aware_jax.backbones.token_dense import token_dense
 from modal_aware_jax.blocks.token_attention import masked, masked_softmax
 
 EDGES = ("all", "own", "cross")
@@ -78,7 +79,9 @@ class GraphLayer(nnx.Module):
         rngs: nnx.Rngs,
     ):
         def dense(outputs):
-            return nnx.Linear(features, outputs, use_bias=False, dtype=dtype, rngs=rngs)
+            return token_dense(
+                features, outputs, use_bias=False, dtype=dtype, rngs=rngs
+            )
 
         self.residual = residual
         self.dropout_rate = dropout_rate

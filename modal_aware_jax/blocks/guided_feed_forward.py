@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from modal_aware_jax.backbones.token_dense import token_dense
+
 
 class FeedForward(nnx.Module):
     """ReLU(x W_1 + b_1) W_2 + b_2 for each token: [B, S, D] to [B, S, D].
@@ -21,8 +23,8 @@ class FeedForward(nnx.Module):
     def __init__(
         self, features: int, hidden_features: int, *, dtype=None, rngs: nnx.Rngs
     ):
-        self.inner = nnx.Linear(features, hidden_features, dtype=dtype, rngs=rngs)
-        self.outer = nnx.Linear(hidden_features, features, dtype=dtype, rngs=rngs)
+        self.inner = token_dense(features, hidden_features, dtype=dtype, rngs=rngs)
+        self.outer = token_dense(hidden_features, features, dtype=dtype, rngs=rngs)
 
     def __call__(self, tokens: jax.Array) -> jax.Array:
         """Maps tokens [B, S, D] to [B, S, D]."""
@@ -48,11 +50,11 @@ class GuidedFeedForward(nnx.Module):
     def __init__(
         self, features: int, hidden_features: int, *, dtype=None, rngs: nnx.Rngs
     ):
-        self.inner = nnx.Linear(features, hidden_features, dtype=dtype, rngs=rngs)
-        self.guide = nnx.Linear(
+        self.inner = token_dense(features, hidden_features, dtype=dtype, rngs=rngs)
+        self.guide = token_dense(
             features, hidden_features, use_bias=False, dtype=dtype, rngs=rngs
         )
-        self.outer = nnx.Linear(hidden_features, features, dtype=dtype, rngs=rngs)
+        self.outer = token_dense(hidden_features, features, dtype=dtype, rngs=rngs)
 
     def __call__(
         self, tokens: jax.Array, others: jax.Array, similarity: jax.Array

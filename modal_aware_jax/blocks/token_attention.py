@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from modal_aware_jax.backbones.token_dense import token_dense
+
 
 def masked(tokens: jax.Array, mask: jax.Array | None) -> jax.Array:
     """Tokens [B, S, D] with zeros where the mask [B, S] is 0, whatever stood there.
@@ -122,7 +124,7 @@ class TokenAttention(nnx.Module):
             )
 
         def dense(use_bias=True):
-            return nnx.Linear(
+            return token_dense(
                 features, features, use_bias=use_bias, dtype=dtype, rngs=rngs
             )
 

@@ -6,8 +6,9 @@ to 3.5 times as long for value and gradients at MobileNetV2's shapes
 """
 
 import jax
-import jax.numpy as jnp
 from jax import lax
+
+from modal_aware_jax.cpu.rows import dot_of_rows
 
 
 def pointwise_conv(x: jax.Array, kernel: jax.Array, strides, padding, **options):
@@ -39,6 +40,4 @@ def pointwise_conv(x: jax.Array, kernel: jax.Array, strides, padding, **options)
     )
     if not plain:
         return lax.conv_general_dilated(x, kernel, strides, padding, **options)
-    return jnp.einsum(
-        "bhwc,cd->bhwd", x, kernel[0, 0], precision=options.get("precision")
-    )
+    return dot_of_rows(x, kernel[0, 0], precision=options.get("precision"))

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from modal_aware_jax.backbones.dropout import drop
+from modal_aware_jax.backbones.token_dense import token_dense
 from modal_aware_jax.backbones.transformer import FeedForward, PostNormBlock
 from modal_aware_jax.blocks.pooling import masked_mean
 from modal_aware_jax.blocks.token_attention import TokenAttention, masked
@@ -130,8 +131,8 @@ class AlignBeforeFuse(nnx.Module):
             )
 
         self.pool = pool
-        self.image_tokens = nnx.Linear(image_features, width, **typed)
-        self.text_tokens = nnx.Linear(text_features, width, **typed)
+        self.image_tokens = token_dense(image_features, width, **typed)
+        self.text_tokens = token_dense(text_features, width, **typed)
         self.image_blocks, self.text_blocks = blocks(image_layers), blocks(text_layers)
         self.image_head = nnx.Linear(width, features, **typed)
         self.text_head = nnx.Linear(width, features, **typed)

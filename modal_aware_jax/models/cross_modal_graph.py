@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from modal_aware_jax.backbones.dropout import drop
+from modal_aware_jax.backbones.token_dense import token_dense
 from modal_aware_jax.blocks.cross_modal_graph import CrossModalGraph
 from modal_aware_jax.blocks.pooling import masked_mean
 from modal_aware_jax.models.temperature import Temperature
@@ -75,7 +76,7 @@ class CrossModalGraphNetwork(nnx.Module):
         rngs: nnx.Rngs,
     ):
         def project(in_features):
-            return nnx.Linear(in_features, graph_features, dtype=dtype, rngs=rngs)
+            return token_dense(in_features, graph_features, dtype=dtype, rngs=rngs)
 
         self.graph_features = graph_features
         self.dropout_rate = dropout_rate

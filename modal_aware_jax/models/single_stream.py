@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from modal_aware_jax.backbones.token_dense import token_dense
 from modal_aware_jax.backbones.transformer import PostNormBlock
 from modal_aware_jax.blocks.token_attention import masked
 
@@ -49,7 +50,7 @@ class SingleStream(nnx.Module):
         rngs: nnx.Rngs,
     ):
         def dense(in_features, out_features):
-            return nnx.Linear(in_features, out_features, dtype=dtype, rngs=rngs)
+            return token_dense(in_features, out_features, dtype=dtype, rngs=rngs)
 
         init = nnx.initializers.normal(0.02)
         self.image_features, self.text_features = image_features, text_features
