@@ -12,13 +12,15 @@ import time
 import numpy as np
 import pytest
 from PIL import Image
+from starlette.requests import Request
 from starlette.testclient import TestClient
 from tiny_service import COLOURS, NASTY, png, service
 
 from modal_aware_jax.serve import metrics
 from modal_aware_jax.serve.app import make_app
 from modal_aware_jax.serve.batcher import Batcher, Busy
-from modal_aware_jax.serve.guard import HEADERS
+from modal_aware_jax.serve.guard import HEADERS, Guard, Refused
+from modal_aware_jax.serve.reading import MOST_JSON, _short_body
 from modal_aware_jax.serve.run import check_place, open_socket
 
 HOME = "http://localhost:8000"
@@ -42,6 +44,13 @@ def ids(response):
 
 def picture(colour="red", **options):
     return {"image": ("x.png", png(COLOURS[colour], **options), "image/png")}
+
+
+def black(width, height):
+    """A small file of many pixels."""
+    buffer = io.BytesIO()
+    Image.new("1", (width, height)).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def error_of(response, status):
@@ -212,7 +221,7 @@ def test_pictures_that_are_none_too_large_or_too_many_bytes(client):
         files = {"image": ("a.png", content, "image/png")}
         answer = client.post("/search", files=files)
         assert "The picture cannot be read" in error_of(answer, 400)
-    wide = picture(size=(10_000, 4_001))
+    wide = {"image": ("x.png", black(10_000, 4_001), "image/png")}
     assert "exceed the limit of 40,000,000" in error_of(
         client.post("/search", files=wide), 400
     )
@@ -229,6 +238,97 @@ def test_pictures_that_are_none_too_large_or_too_many_bytes(client):
     assert "At most 200,000 bytes" in error_of(answer, 413)
     answer = client.get("/", headers={"content-length": "-1"})
     assert "is no number" in error_of(answer, 400)
+
+
+def test_json_and_heads_that_are_too_long(client):
+    labels = ["\U0001f600" * 2000] * 50
+    longest = json.dumps({"text": "sea", "labels": labels}).encode()
+    request = Request({"type": "http", "headers": []}, body_of(longest))
+    assert asyncio.run(_short_body(request)) == longest
+    request = Request({"type": "http", "headers": []}, body_of(bytes(MOST_JSON + 1)))
+    with pytest.raises(Refused, match="At most 2,097,152 bytes of JSON are read"):
+        asyncio.run(_short_body(request))
+    for many in ({"x": "a" * 65_000, "y": "a" * 600}, {"cookie": "a=b;" * 17_000}):
+        answer = client.get("/status", headers=many)
+        assert "At most 65,536 bytes of headers" in error_of(answer, 431)
+    target = f"/items?k={'1' * 40_000}"
+    answer = client.get(target, headers={"x": "a" * 30_000})
+    assert "bytes of headers" in error_of(answer, 431)
+
+
+def body_of(content):
+    """A `receive` that gives a body in two parts, then that nobody is there."""
+    messages = [
+        {"type": "http.request", "body": content[:1000], "more_body": True},
+        {"type": "http.request", "body": content[1000:], "more_body": False},
+    ]
+
+    async def receive():
+        return messages.pop(0) if messages else {"type": "http.disconnect"}
+
+    return receive
+
+
+def test_bodies_that_are_here_together_have_a_limit():
+    async def reads(scope, receive, send):
+        while (await receive()).get("more_body"):
+            pass
+        await asyncio.sleep(0.05)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body"})
+
+    guard = Guard(reads, most_at_once=4500)
+
+    async def ask():
+        told = []
+
+        async def send(message):
+            told.append(message)
+
+        headers = [(b"host", b"localhost")]
+        scope = {"type": "http", "method": "POST", "path": "/", "query_string": b""}
+        await guard({**scope, "headers": headers}, body_of(bytes(2000)), send)
+        return told[0]
+
+    async def several():
+        together = await asyncio.gather(*(ask() for _ in range(3)))
+        return together, await ask()
+
+    together, later = asyncio.run(several())
+    assert sorted(answer["status"] for answer in together) == [200, 200, 503]
+    (refused,) = (answer for answer in together if answer["status"] == 503)
+    assert (b"retry-after", b"1") in refused["headers"]
+    assert later["status"] == 200
+
+
+def test_who_goes_away_within_a_body_is_no_mistake_of_ours(served, capsys):
+    app = make_app(served)
+
+    async def ask(path, kind):
+        headers = [(b"host", b"localhost"), (b"content-type", kind)]
+        scope = {"type": "http", "method": "POST", "path": path, "headers": headers}
+        sent = [{"type": "http.request", "body": b'--x\r\n{"', "more_body": True}]
+        told = []
+
+        async def receive():
+            return sent.pop() if sent else {"type": "http.disconnect"}
+
+        async def send(message):
+            told.append(message)
+
+        await app({**scope, "query_string": b"", "root_path": ""}, receive, send)
+        return told[0]["status"]
+
+    for path in ("/search", "/items", "/login"):
+        for kind in (b"application/json", b"multipart/form-data; boundary=x"):
+            assert asyncio.run(ask(path, kind)) == 400
+    assert capsys.readouterr().err == ""
+
+
+def test_large_pictures_are_read_in_blocks_that_go_back_to_the_system(client):
+    large = {"image": ("x.png", black(5000, 5000), "image/png")}
+    assert client.post("/search", files=large).status_code == 200
+    assert Image.core.get_block_size() > 32 * 2**20  # the most that malloc keeps
 
 
 def test_only_this_machine_and_the_page_itself_may_ask(client):

@@ -23,7 +23,7 @@ import urllib.parse
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
@@ -225,8 +225,10 @@ def _answer_to(error: Exception) -> Response:
     headers = {}
     if isinstance(error, Refused):
         status, message = error.status, error.message
-        if status in (408, 413):
+        if status in (408, 413, 503):
             headers["connection"] = "close"  # the rest is not read
+    elif isinstance(error, ClientDisconnect):
+        status, message = 400, "The request ended too early."  # nobody reads it
     elif isinstance(error, Busy):
         status, message = 503, "Too much is asked at once. Try again."
         headers["retry-after"] = "1"

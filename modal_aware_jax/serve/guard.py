@@ -11,6 +11,8 @@ from starlette.datastructures import Headers, MutableHeaders
 COOKIE = "modal_aware_token"
 LEAST_TOKEN = 16  # characters
 MOST_BYTES = 16 * 2**20  # of a request's body
+MOST_HEAD = 64 * 1024  # of a request's target and headers
+MOST_AT_ONCE = 512 * 2**20  # of all bodies that are read or answered together
 MOST_SECONDS = 30.0  # for a whole body to arrive
 LOCAL = ("localhost", "127.0.0.1", "::1")
 OPEN = ("/", "/page.js", "/page.css", "/icon.svg", "/login")  # without the token
@@ -43,12 +45,15 @@ class Guard:
       this machine's, so that no page of the web reaches it under a name of its own.
     - With a token: `Authorization: Bearer TOKEN`, or the cookie that `/login` set.
     - A page of another origin changes nothing and reads nothing.
-    - A body is of at most `most_bytes`, and arrives within `most_seconds`.
+    - A head is of at most `MOST_HEAD` bytes.
+    - A body is of at most `most_bytes`, and arrives within `most_seconds`; those that
+      are here at the same time are of at most `most_at_once` together.
 
     Args:
       app: what is guarded.
       token: None on loopback alone.
       most_bytes, most_seconds: of a request's body.
+      most_at_once: of all bodies together.
     """
 
     def __init__(
@@ -58,15 +63,17 @@ class Guard:
         token: str | None = None,
         most_bytes: int = MOST_BYTES,
         most_seconds: float = MOST_SECONDS,
+        most_at_once: int = MOST_AT_ONCE,
     ):
         self.app, self.token = app, token
         self.most_bytes, self.most_seconds = most_bytes, most_seconds
+        self.most_at_once, self._here = most_at_once, 0
 
     async def __call__(self, scope, receive, send):
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        started = False
+        started, seen = False, [0]
 
         async def answer(message):
             nonlocal started
@@ -79,13 +86,19 @@ class Guard:
 
         try:
             self._check(scope)
-            await self.app(scope, self._limited(scope, receive), answer)
+            await self.app(scope, self._limited(receive, seen), answer)
         except Refused as refused:
             if started:
                 raise
             await _refuse(refused, answer)
+        finally:
+            self._here -= seen[0]
 
     def _check(self, scope):
+        size = len(scope.get("raw_path") or b"") + len(scope["query_string"])
+        size += sum(len(name) + len(value) for name, value in scope["headers"])
+        if size > MOST_HEAD:
+            raise Refused(431, f"At most {MOST_HEAD:,} bytes of headers are read.")
         headers = Headers(scope=scope)
         host = headers.get("host", "")
         if self.token is None and _name_of(host) not in LOCAL:
@@ -111,13 +124,16 @@ class Guard:
     def _too_large(self):
         return f"At most {self.most_bytes:,} bytes are read."
 
-    def _limited(self, scope, receive):
-        """`receive` that stops at too many bytes, or after too long."""
-        seen, ends, whole = 0, None, False
+    def _limited(self, receive, seen):
+        """`receive` that stops at too many bytes, or after too long.
+
+        `seen[0]` counts those of this body.
+        """
+        ends, whole = None, False
         clock = asyncio.get_running_loop().time
 
         async def limited():
-            nonlocal seen, ends, whole
+            nonlocal ends, whole
             if whole:  # what comes now is that the client has gone
                 return await receive()
             ends = clock() + self.most_seconds if ends is None else ends
@@ -127,10 +143,13 @@ class Guard:
             except TimeoutError:
                 raise Refused(408, "The request took too long to arrive.") from None
             if message["type"] == "http.request":
-                seen += len(message.get("body", b""))
+                size = len(message.get("body", b""))
+                seen[0], self._here = seen[0] + size, self._here + size
                 whole = not message.get("more_body", False)
-            if seen > self.most_bytes:
+            if seen[0] > self.most_bytes:
                 raise Refused(413, self._too_large())
+            if self._here > self.most_at_once:
+                raise Refused(503, "Too much is sent at once. Try again.")
             return message
 
         return limited
@@ -173,6 +192,8 @@ async def _refuse(refused: Refused, send) -> None:
         (b"content-length", str(len(body)).encode()),
         (b"connection", b"close"),  # what was sent on is not read
     ]
+    if refused.status == 503:
+        headers.append((b"retry-after", b"1"))
     if refused.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
     start = {"type": "http.response.start", "status": refused.status}

@@ -15,6 +15,7 @@ from modal_aware_jax.serve.service import MOST_RESULTS
 MOST_TEXT = 2000  # characters
 FEW = 30  # results where nothing else is asked for
 MOST_LABELS = 50
+MOST_JSON = 2 * 2**20  # bytes: 50 labels and words of 2,000 characters, all escaped
 
 TEXTS = ("text", "like", "id", "code", "labels", "token")
 
@@ -32,7 +33,7 @@ async def fields_of(request: Request, known: tuple[str, ...]) -> dict[str, Any]:
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json":
-        fields = _from_json(await request.body())
+        fields = _from_json(await _short_body(request))
     elif kind == "multipart/form-data":
         fields = await _from_form(request)
     else:
@@ -43,6 +44,15 @@ async def fields_of(request: Request, known: tuple[str, ...]) -> dict[str, Any]:
             400, f"A field is unknown; the known ones are {', '.join(known)}."
         )
     return {name: _checked(name, value) for name, value in fields.items()}
+
+
+async def _short_body(request):
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > MOST_JSON:
+            raise Refused(413, f"At most {MOST_JSON:,} bytes of JSON are read.")
+    return bytes(body)
 
 
 def _from_json(body):

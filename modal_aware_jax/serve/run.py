@@ -52,12 +52,15 @@ def serve(service: Service, listening: socket.socket, token: str | None = None) 
     """
     import uvicorn
 
+    from modal_aware_jax.serve.connection import Connection
+
     host, port = listening.getsockname()[:2]
     host = f"[{host}]" if ":" in host else host
     listening.listen(2048)  # who reads the next line can connect
     print(f"Serving {len(service.index):,} items at http://{host}:{port}/", flush=True)
     settings = uvicorn.Config(
         make_app(service, token=token),
+        http=Connection,
         access_log=False,
         log_level="warning",
         lifespan="on",
