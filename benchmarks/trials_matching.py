@@ -17,6 +17,7 @@ import argparse
 import contextlib
 import functools
 import gc
+import itertools
 import json
 import pathlib
 import runpy
@@ -67,6 +68,14 @@ TOKEN_TRIALS = {
     "token dropout .1, pace .1": tokens(0.1, 0.1),
     "token dropout .3, pace .1": tokens(0.3, 0.1),
 }
+FINE_TUNED_TRIALS = {
+    f"sentence model trained along, rate {rate:g}, {epochs} epochs": {
+        "optimizer.text_learning_rate": rate,
+        "training.num_epochs": epochs,
+        "data.image_size": 192,
+    }
+    for rate, epochs in ((5e-5, 20), (1e-4, 20), (2e-5, 20), (1e-4, 30))
+}
 CCA_TRIALS = {
     f"ridge {ridge:g}, power {power:g}": {
         "model.cca.regularization": ridge,
@@ -76,8 +85,10 @@ CCA_TRIALS = {
 }
 
 
-def trials_of(method):
+def trials_of(method, text):
     """{name of the setting: changes of the config} of a method."""
+    if text == "fine_tuned":
+        return FINE_TUNED_TRIALS
     if method == "cca":
         return CCA_TRIALS
     return (
@@ -92,18 +103,21 @@ def main():
     parser.add_argument("--data", default="", help="the folder of Flickr8k")
     parser.add_argument("--weights", default="", help="of the backbone")
     parser.add_argument("--methods", default=",".join(build.TASKS["matching"].methods))
+    parser.add_argument("--text", default="frozen,fine_tuned", help="either or both")
     parser.add_argument("--only", default="", help="trials with this in their name")
     parser.add_argument("--workdir", default="runs/trials_matching", type=pathlib.Path)
     parser.add_argument("--report", action="store_true", help="write what is there")
     args = parser.parse_args()
     get_config = runpy.run_path(str(HERE.parent / "configs" / "flickr8k.py"))
-    config = get_config["get_config"]("method=cmfg")
-    config.data.dir = args.data
-    config.backbone.weights = args.weights or config.backbone.weights
-    pairs = None if args.report else build.collection(config.data)
     rows = []
-    for method in args.methods.split(","):
-        for title, changes in trials_of(method).items():
+    for method, text in itertools.product(
+        args.methods.split(","), args.text.split(",")
+    ):
+        config = get_config["get_config"](f"method=cmfg,text={text}")
+        config.data.dir = args.data
+        config.backbone.weights = args.weights or config.backbone.weights
+        pairs = None if args.report else build.collection(config.data)
+        for title, changes in trials_of(method, text).items():
             own = cell_config(config, Cell(method, 0, 0))
             own.update_from_flattened_dict(changes)
             folder = args.workdir / f"{method}-{fingerprint(own)}"

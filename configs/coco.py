@@ -9,7 +9,8 @@ and `val2014`, zipped or extracted. All 5,000 test images are one gallery; the m
 five galleries of 1,000 is `retrieval/coco_protocol.py`. All but the data is as in
 `configs/flickr8k.py`; no number has been measured with this config.
 
-Arguments after the colon, each optional: method=NAME, seed=S.
+Arguments after the colon, each optional: method=NAME, text=frozen|fine_tuned,
+seed=S.
 """
 
 from ml_collections import ConfigDict
@@ -22,6 +23,7 @@ def get_config(arg: str = "") -> ConfigDict:
     choice = parse_arguments(
         arg,
         method=("towers", *TASKS["matching"].methods),
+        text=("frozen", "fine_tuned"),
         seed=0,
     )
     return ConfigDict(

@@ -9,7 +9,7 @@ validate with, 1,000 to test with) the literature uses. All but the data is as i
 `configs/flickr8k.py`; no number has been measured with this config.
 
 Arguments after the colon, each optional: method=NAME, source=flickr30k|karpathy,
-seed=S.
+text=frozen|fine_tuned, seed=S.
 """
 
 from ml_collections import ConfigDict
@@ -23,6 +23,7 @@ def get_config(arg: str = "") -> ConfigDict:
         arg,
         method=("towers", *TASKS["matching"].methods),
         source=("flickr30k", "karpathy"),
+        text=("frozen", "fine_tuned"),
         seed=0,
     )
     return ConfigDict(

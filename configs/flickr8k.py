@@ -11,10 +11,11 @@ to train on are held aside; --config.data.num_validation=0 trains on all of them
 
 Arguments after the colon, each optional: method=towers|siglip|vse|vse_sum|cca|cmfg|
 cmfg_literal|towers_cmfg|single_stream|modal_aware|align_before_fuse|distilled|
-towers_no_dropout, source=flickr8k|flickr30k|karpathy, seed=S. Methods from cmfg to
-align_before_fuse read word pieces; distilled learns from the CLIP in a folder,
---config.loss.options.similarity_distillation.teacher=FOLDER. Measured results are in
-README.md.
+towers_no_dropout, source=flickr8k|flickr30k|karpathy, text=frozen|fine_tuned, seed=S.
+Methods from cmfg to align_before_fuse read word pieces; distilled learns from the CLIP
+in a folder, --config.loss.options.similarity_distillation.teacher=FOLDER.
+text=fine_tuned trains the sentence model along, at `optimizer.text_learning_rate`:
+more is found, and a run takes several times as long. Measured results are in README.md.
 """
 
 from ml_collections import ConfigDict
@@ -28,6 +29,7 @@ def get_config(arg: str = "") -> ConfigDict:
         arg,
         method=("towers", *TASKS["matching"].methods),
         source=("flickr8k", "flickr30k", "karpathy"),
+        text=("frozen", "fine_tuned"),
         seed=0,
     )
     return ConfigDict(

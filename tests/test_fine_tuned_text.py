@@ -1,5 +1,8 @@
 """A text encoder that is trained along: what it reads, its rate, and a run with it."""
 
+import pathlib
+import runpy
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +17,7 @@ from modal_aware_jax.backbones.bert import BERT
 from modal_aware_jax.backbones.clip import CLIP, CLIPImage, CLIPText
 from modal_aware_jax.backbones.piece_reader import PieceReader
 from modal_aware_jax.backbones.word_pieces import WordPieceModel, states
+from modal_aware_jax.data.collection import Collection
 from modal_aware_jax.data.new_posts import Post
 from modal_aware_jax.data.word_ids import WordIds
 from modal_aware_jax.experiment.optimizers import make_optimizer
@@ -106,6 +110,59 @@ def test_what_cannot_read_it_is_told(folder, tiny):  # noqa: F811
         PieceReader(bert, 4)(jnp.zeros((1, 5)))
     with pytest.raises(ValueError, match="WordPieceModel: .* lacks config.json"):
         build.experiment(fine_tuned(folder.parent))
+
+
+def captioned(captions):
+    ids = [str(i) for i in range(len(captions))]
+    none = np.zeros((len(ids), 0))
+    return Collection("lines", ids, [b""] * len(ids), none, captions, none, (), ())
+
+
+def test_lines_are_side_by_side(folder):
+    text = WordIds(WordPieceModel(folder), by_line=True)
+    assert text.vectors(captioned(["sea x\ndog", "dog"])).tolist() == [
+        [3.0, 5.0, 6.0, 4.0, 3.0, 8.0, 4.0, 0.0],
+        [3.0, 8.0, 4.0, 0.0] + [0.0] * 4,
+    ]
+    assert text.encode([["sea"]]).tolist() == [[3.0, 5.0, 4.0, 0.0]]
+
+
+def captioned_config(method, folder):
+    path = pathlib.Path(__file__).parent.parent / "configs" / "captioned_shapes.py"
+    config = runpy.run_path(str(path))["get_config"](f"method={method}")
+    with config.unlocked():
+        config.data.text, config.data.sentence_model = "word_ids_by_line", str(folder)
+        config.optimizer.text_learning_rate = 5e-5
+        config.optimizer.warmup_steps = 0
+    config.data.options.num_images, config.training.batch_size = 64, 16
+    config.data.options.image_size, config.data.image_size = 32, 32
+    return config
+
+
+@pytest.mark.parametrize("method", ["towers", "towers_cmfg"])
+def test_in_matching_it_reads_sentences_and_learns_at_its_rate(folder, method):
+    config = captioned_config(method, folder)
+    experiment = build.experiment(config)
+    pairs, model = experiment.collection, experiment.model
+    length = experiment.text.longest
+    assert pairs.text.shape == (64, length * len(pairs.captions[0].split("\n")))
+    reader = model.towers.text.reader if method == "towers" else model.reader
+    assert isinstance(reader, PieceReader) and reader.in_features == length
+    _, params, _ = split_model(model, experiment.is_trained)
+    tx = make_optimizer(config.optimizer, 1, 10)
+    grads = jax.tree.map(jnp.ones_like, params)
+    updates, _ = jax.jit(lambda g, p: tx.update(g, tx.init(p), p))(grads, params)
+    rates = {
+        "reader" in jax.tree_util.keystr(path): -np.asarray(leaf).ravel()[0]
+        for path, leaf in jax.tree.leaves_with_path(updates)
+    }
+    assert rates[True] == pytest.approx(5e-5, rel=1e-4)  # Adam's first step
+    assert rates[False] == pytest.approx(config.optimizer.learning_rate, rel=1e-4)
+
+
+def test_what_is_solved_from_vectors_does_not_read_it(folder):
+    with pytest.raises(ValueError, match=r"cca is solved .*data.text=sentences"):
+        build.experiment(captioned_config("cca", folder))
 
 
 @pytest.mark.slow

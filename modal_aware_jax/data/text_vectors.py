@@ -34,6 +34,7 @@ KINDS = (
     "word_pieces",
     "word_pieces_by_line",
     "word_ids",
+    "word_ids_by_line",
 )
 CLEANINGS = {"": None, "post": clean_post}
 
@@ -201,7 +202,7 @@ def text_encoder(
             f"the words of config.data.text={kind} are the source's. Take "
             "--config.data.text=sentence or word_pieces, or no cleaning."
         )
-    if kind in ("word_pieces", "word_pieces_by_line", "word_ids"):
+    if kind in ("word_pieces", "word_pieces_by_line", "word_ids", "word_ids_by_line"):
         if read_pieces is None:
             raise ValueError(
                 f"text_encoder: {kind!r} reads an encoder of word pieces. Give "
@@ -209,9 +210,9 @@ def text_encoder(
                 "modal_aware_jax.backbones.word_pieces.WordPieceModel."
             )
         model = read_pieces(sentence_model, num_tokens)
-        if kind == "word_ids":
-            return WordIds(model, clean)
-        by_line = kind == "word_pieces_by_line"
+        by_line = kind.endswith("_by_line")
+        if kind.startswith("word_ids"):
+            return WordIds(model, clean, by_line=by_line)
         return WordPieces(model, folder, by_line=by_line, clean=clean)
     if kind == "bag":
         return BagOfWords(pairs)
@@ -237,8 +238,9 @@ def text_encoder(
         "words, 'tfidf' weights them, 'sentence' reads the whole caption, "
         "'sentences' each line of it, 'sequences' its words by their numbers and in "
         "their order, 'words' reads each word as a vector, 'word_tokens', "
-        "'word_pieces' and 'word_pieces_by_line' keep each vector, 'word_ids' are "
-        "word pieces by their numbers, for an encoder that is trained along."
+        "'word_pieces' and 'word_pieces_by_line' keep each vector, 'word_ids' and "
+        "'word_ids_by_line' are word pieces by their numbers, for an encoder that is "
+        "trained along."
     )
 
 

@@ -24,6 +24,7 @@ class WordIds(WordPieces):
         `backbones.word_pieces.WordPieceModel`.
       clean: what a text goes through first, new ones too; None for nothing.
       longest: L of every batch; None for the longest text of a collection.
+      by_line: whether each line of a caption is a text of its own.
 
     Example:
       >>> class Lengths:
@@ -33,20 +34,28 @@ class WordIds(WordPieces):
       [[2.0, 5.0], [0.0, 0.0]]
     """
 
-    def __init__(self, model, clean=None, longest: int | None = None):
-        super().__init__(model, clean=clean, longest=longest)
+    def __init__(
+        self, model, clean=None, longest: int | None = None, *, by_line: bool = False
+    ):
+        super().__init__(model, clean=clean, longest=longest, by_line=by_line)
 
     def encode(self, documents: Sequence[Sequence[str]]) -> np.ndarray:
         """Documents, each a list of words and one text: numbers, float32 [n, L]."""
         return self._numbers([self._clean(" ".join(words)) for words in documents])
 
     def vectors(self, pairs: Collection) -> np.ndarray:
-        """The numbers of all captions, float32 [N, L]; L then is new texts', too."""
-        numbers = self._numbers(
-            [text for caption in pairs.captions[:] for text in self._texts_of(caption)]
-        )
+        """The numbers of all captions, float32 [N, L]; L then is new texts', too.
+
+        By line [N, S·L], those of S lines side by side, S the most of a caption.
+        """
+        groups = [self._texts_of(caption) for caption in pairs.captions[:]]
+        numbers = self._numbers([text for group in groups for text in group])
         self.longest = numbers.shape[1]
-        return numbers
+        counts = np.array([len(group) for group in groups], int)
+        there = np.arange(counts.max(initial=1)) < counts[:, None]  # [N, S]
+        side_by_side = np.zeros((*there.shape, self.longest), np.float32)
+        side_by_side[there] = numbers
+        return side_by_side.reshape(len(groups), -1)
 
     def _numbers(self, texts):
         read = self.model.ids(texts)

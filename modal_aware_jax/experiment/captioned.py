@@ -17,7 +17,8 @@ def captioned_settings(
     """All values of a config, section by section.
 
     Args:
-      choice: `method`, ours where it is empty, and `seed`.
+      choice: `method`, ours where it is empty, and `seed`; `text`, where it is
+        "fine_tuned" the sentence model is trained along.
       source: name of the collection in `SOURCES`.
       options: of its reader; the config has a place for each of the others.
       num_validation: images to validate with where the collection has no part of them:
@@ -25,6 +26,8 @@ def captioned_settings(
     """
     method = choice["method"]
     row = MATCHING.methods[method]
+    trained = choice.get("text") == "fine_tuned"
+    text = "word_pieces_by_line" if row.tokens else "sentences"
     return {
         "task": MATCHING.name,
         "seed": choice["seed"],
@@ -39,8 +42,9 @@ def captioned_settings(
             "num_validation": num_validation,
             "split_seed": 0,
             # Of each sentence one vector (sentences), or one of each word piece
-            # (word_pieces_by_line), which towers read by their mean.
-            "text": "word_pieces_by_line" if row.tokens else "sentences",
+            # (word_pieces_by_line), which towers read by their mean; or the word pieces
+            # themselves (word_ids_by_line), for a model that is trained along.
+            "text": "word_ids_by_line" if trained else text,
             "sentence_model": "",  # a folder; the installed model where empty
             "num_tokens": 24,  # word pieces of a sentence that are read
         },
@@ -65,6 +69,8 @@ def captioned_settings(
             "token_dropout": 0.1,
             "cca": {"regularization": 0.1, "power": 4.0},
             "dtype": "float32",  # or bfloat16: of the computation
+            # Of a sentence model that is trained along.
+            **({"encoder_dropout": 0.0} if trained else {}),
         },
         "loss": {
             "name": row.loss,
@@ -79,6 +85,8 @@ def captioned_settings(
         "optimizer": {
             "learning_rate": 2e-3,
             "backbone_learning_rate": 1e-4,
+            # Of a sentence model that is trained along (text=fine_tuned).
+            **({"text_learning_rate": 5e-5} if trained else {}),
             "block_learning_rate": 1.0,  # of cross-modal parts, a factor
             "weight_decay": 0.0,
             "schedule": "cosine",
@@ -89,7 +97,7 @@ def captioned_settings(
         # similarity + weight x score of the pair, where the network has one.
         "retrieval": {"rerank": 50, "rerank_weight": 0.5},
         "training": {
-            "num_epochs": 50,
+            "num_epochs": 20 if trained else 50,
             "batch_size": 200,
             "cached_maps": True,
             "cached_means": True,

@@ -6,10 +6,12 @@ from typing import Any, NamedTuple
 
 from flax import nnx
 
+from modal_aware_jax.backbones.piece_reader import pretrained_reader
 from modal_aware_jax.backbones.text_vector import PlainText, StandardText
 from modal_aware_jax.backbones.word_reader import WordReader
 from modal_aware_jax.blocks.cross_modal_graph import CrossModalGraph, recommended_graph
 from modal_aware_jax.data.token_table import TokenTable
+from modal_aware_jax.data.word_ids import WordIds
 from modal_aware_jax.data.word_sequences import WordSequences
 from modal_aware_jax.experiment import token_networks as tokens
 from modal_aware_jax.experiment.backbones import backbone
@@ -173,7 +175,10 @@ def text_features(text) -> int:
 
 
 def _reader(options, text, rngs) -> nnx.Module | None:
-    """What reads texts that come as numbers of words; None where they are vectors."""
+    """What reads texts that come as numbers; None where they are vectors."""
+    if isinstance(text, WordIds):
+        rate = options.get("encoder_dropout", 0.0)
+        return pretrained_reader(text.model.folder, text.longest, dropout_rate=rate)
     if not isinstance(text, WordSequences):
         return None
     return WordReader(
@@ -188,12 +193,20 @@ def _reader(options, text, rngs) -> nnx.Module | None:
 def network(config, pairs, text, *, method: Matcher, num_outputs: int) -> nnx.Module:
     """The network of `config.model`: a backbone, and towers or a network of tokens."""
     rngs, options = nnx.Rngs(config.seed), config.model
-    is_tokens = isinstance(pairs.text, TokenTable) or isinstance(text, WordSequences)
-    if method.tokens is not None and not is_tokens:
+    is_read = isinstance(text, WordSequences | WordIds)
+    if method.tokens is not None and not (
+        is_read or isinstance(pairs.text, TokenTable)
+    ):
         raise ValueError(
             f"The method {config.model.method} reads texts word by word: set "
-            "--config.data.text=word_pieces_by_line, sequences or (of tags) "
-            f"word_tokens, got {config.data.text!r}."
+            "--config.data.text=word_pieces_by_line, word_ids_by_line, sequences or "
+            f"(of tags) word_tokens, got {config.data.text!r}."
+        )
+    if method.solve is not None and is_read:
+        raise ValueError(
+            f"The method {config.model.method} is solved from vectors of texts, and "
+            f"config.data.text={config.data.text} gives numbers of words. Set "
+            "--config.data.text=sentences."
         )
     trunk = backbone(config.backbone, config.data.get("dir", ""), rngs)
     reader = _reader(options, text, rngs)

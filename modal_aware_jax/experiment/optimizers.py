@@ -10,6 +10,8 @@ BLOCKS = (
     *("block1", "block2", "classifier.interaction", "classifier.fusion"),
     *("network.graph", "network.pairs.graph", "network.pairs.block"),
 )
+# What they call a text encoder that is trained along.
+READERS = ("reader", "towers.text.reader")
 
 
 def make_optimizer(config, num_epochs: int, steps_per_epoch: int):
@@ -19,7 +21,7 @@ def make_optimizer(config, num_epochs: int, steps_per_epoch: int):
     as what they gate learn which training pair is before them: they raise the score of
     the training pairs and lower that of new ones (numbers in the README).
 
-    A pretrained text encoder that is trained along, `reader`, has the rate
+    A pretrained text encoder that is trained along, of `READERS`, has the rate
     `text_learning_rate`, where the config names one.
 
     A warm-up longer than half of a short run is cut to that half.
@@ -49,7 +51,7 @@ def make_optimizer(config, num_epochs: int, steps_per_epoch: int):
         "": adam(config.learning_rate),
     }
     if "text_learning_rate" in config:
-        groups["reader"] = adam(config.text_learning_rate)
+        groups |= {name: adam(config.text_learning_rate) for name in READERS}
     factor = config.get("block_learning_rate", 1.0)
     if factor < 0:
         raise ValueError(

@@ -31,7 +31,7 @@ WAYS = {"image_to_text": "image → text", "text_to_image": "text → image"}
 def check(config, pairs) -> None:
     """Refuses pairs without labels, and texts that are no vectors."""
     need_labels(pairs)
-    tokens = ("word_pieces", "word_pieces_by_line", "word_ids")
+    tokens = ("word_pieces", "word_pieces_by_line", "word_ids", "word_ids_by_line")
     if isinstance(pairs.text, TokenTable) or config.data.text in tokens:
         raise ValueError(
             "The task cross_modal reads one vector a text: set "

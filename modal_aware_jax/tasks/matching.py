@@ -36,7 +36,7 @@ from modal_aware_jax.tasks.pair_training import draw_text, pair_loss
 from modal_aware_jax.tasks.task import Outcome, Task
 from modal_aware_jax.training.teacher import TeacherLogits
 
-TEXTS = ("sentences", "word_pieces_by_line", "sequences")
+TEXTS = ("sentences", "word_pieces_by_line", "word_ids_by_line", "sequences")
 CHUNK = 256  # images whose sentences are read at once
 
 
@@ -46,8 +46,9 @@ def check(config, pairs) -> None:
         raise ValueError(
             "The task matching reads each sentence of an image for itself: set "
             "--config.data.text=sentences (vectors by a sentence model), "
-            "word_pieces_by_line (vectors of its word pieces) or sequences (words in "
-            f"their order), got {config.data.get('text', 'bag')!r}."
+            "word_pieces_by_line (vectors of its word pieces), word_ids_by_line (its "
+            "word pieces, for a sentence model that is trained along) or sequences "
+            f"(words in their order), got {config.data.get('text', 'bag')!r}."
         )
     empty = [
         name
