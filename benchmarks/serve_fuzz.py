@@ -377,6 +377,7 @@ def drill(place: pathlib.Path, options, token: str) -> dict:
         warm = Round(server, options.seed)
         warm.send_bombs(options.clients)
         warm.send(options.warm_up // (10 if token else 1), options.clients)
+        time.sleep(3)  # memory is given back a moment later
         before = server.state()
         measured = Round(server, options.seed + 1)
         started, memory = time.monotonic(), []
@@ -390,7 +391,7 @@ def drill(place: pathlib.Path, options, token: str) -> dict:
         server.check_health()
         slow = slow_clients(server)
         server.check_health()
-        time.sleep(2)
+        time.sleep(3)
         after, left = server.state(), server.items()
         wrong = re.findall(
             r'status="(5\d\d)"', server.ask("GET", "/metrics")[1].decode()

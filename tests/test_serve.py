@@ -20,6 +20,7 @@ from modal_aware_jax.serve import metrics
 from modal_aware_jax.serve.app import make_app
 from modal_aware_jax.serve.batcher import Batcher, Busy
 from modal_aware_jax.serve.guard import HEADERS, Guard, Refused
+from modal_aware_jax.serve.memory import GiveBack, _trim
 from modal_aware_jax.serve.reading import MOST_JSON, _short_body
 from modal_aware_jax.serve.run import check_place, open_socket
 
@@ -325,10 +326,22 @@ def test_who_goes_away_within_a_body_is_no_mistake_of_ours(served, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_large_pictures_are_read_in_blocks_that_go_back_to_the_system(client):
-    large = {"image": ("x.png", black(5000, 5000), "image/png")}
-    assert client.post("/search", files=large).status_code == 200
-    assert Image.core.get_block_size() > 32 * 2**20  # the most that malloc keeps
+def test_memory_is_given_back_once_after_pictures_that_come_together():
+    given = []
+
+    async def read():
+        memory = GiveBack(lambda: given.append(1), wait=0.05)
+        for _ in range(5):
+            memory.later()
+        assert not given
+        await asyncio.sleep(0.2)
+        memory.later()
+        await asyncio.sleep(0.2)
+
+    asyncio.run(read())
+    assert len(given) == 2
+    assert Image.core.get_block_size() > 32 * 2**20  # the most that glibc keeps
+    _trim()  # there, or left out
 
 
 def test_only_this_machine_and_the_page_itself_may_ask(client):

@@ -6,31 +6,21 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from PIL import Image
 
 from modal_aware_jax.data.stored_image import to_stored
 from modal_aware_jax.serve.batcher import Batcher
 from modal_aware_jax.serve.change_log import Change
 from modal_aware_jax.serve.encoder import Query, QueryEncoder
 from modal_aware_jax.serve.live_index import LiveIndex, Missing, Mistake
+from modal_aware_jax.serve.memory import GiveBack
 from modal_aware_jax.serve.metrics import BATCHES, Gauge, Histogram
 from modal_aware_jax.serve.shelf import Shelf
 
 STORED_SIDE = 256  # the shorter one, of a picture that is added
 MOST_PIXELS = 40_000_000  # of a picture: 160 MB, 640 MB while transparency is removed
-BLOCK = 64 * 2**20  # bytes
 MOST_RESULTS = 200  # of a search
 SEARCHES = 64  # that go through the index together
 READERS = 2  # threads that decode pictures
-
-
-def keep_no_pictures() -> None:
-    """Has the memory of large pictures given back to the system after they are read.
-
-    Malloc keeps blocks below 32 MB, and PIL takes 16 MB at a time: a few large pictures
-    would leave the process with a gigabyte for good.
-    """
-    Image.core.set_block_size(BLOCK)
 
 
 class Service:
@@ -61,7 +51,7 @@ class Service:
             kind: functools.partial(batches.add, what=kind)
             for kind in ("search", "change", "encode")
         }
-        keep_no_pictures()
+        self._memory = GiveBack()
         thread = ThreadPoolExecutor(1)
         self._index_thread = thread
         self._readers = ThreadPoolExecutor(READERS)
@@ -129,7 +119,10 @@ class Service:
             return stored, self.encoder.pixels(stored)
 
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._readers, read)
+        try:
+            return await loop.run_in_executor(self._readers, read)
+        finally:
+            self._memory.later()
 
     async def _code(self, pixels, words) -> np.ndarray:
         if self.encoder is None:
