@@ -4,9 +4,12 @@
 
 `throughput`: pairs per second of one exported model on the same generated photographs,
 by `--mode=encode` on the prepared collection, by encode_many in one process from
-shards, and on Ray with so many workers (0: none); sides take turns, medians. Processor
-time counts the process's own children too. `scale`: bytes and seconds by these rates,
-and by the searching rates in results/retrieval.json. Writes OUT.json and OUT.md.
+shards, and on Ray with so many workers (0: none); sides take turns, medians. Beside the
+seconds stands the processor time of the process and of all that it started, which other
+work on the machine changes less: pairs per second of a core. On Ray both count the
+start of the workers, which load JAX and compile; more pairs make less of it. `scale`:
+bytes and seconds by these rates, and by the searching rates in results/retrieval.json.
+Writes OUT.json and OUT.md.
 """
 
 import argparse
@@ -17,6 +20,7 @@ import pathlib
 import statistics
 import tarfile
 import tempfile
+import threading
 import time
 
 import numpy as np
@@ -52,6 +56,55 @@ def write_shards(directory, words, *, pairs, shards, size):
                     archive.addfile(member, io.BytesIO(content))
 
 
+class ProcessorTime:
+    """Seconds of processor time of this process and its descendants, within a context.
+
+    Workers may end before they can be asked, so all are asked a few times a second.
+
+    Attributes:
+      seconds: at the end.
+    """
+
+    def __enter__(self):
+        self._before, self._seen = self._times(), {}
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error):
+        self._done.set()
+        self._thread.join()
+        before = self._before
+        self.seconds = sum(t - before.get(p, 0.0) for p, t in self._seen.items())
+
+    def _watch(self):
+        more = True
+        while more:
+            more = not self._done.wait(0.2)
+            self._seen.update(self._times())
+
+    @staticmethod
+    def _times() -> dict[tuple, float]:
+        parents, times, tick = {}, {}, os.sysconf("SC_CLK_TCK")
+        for path in pathlib.Path("/proc").glob("[0-9]*/stat"):
+            try:
+                fields = path.read_text().rpartition(")")[2].split()
+            except OSError:  # it ended
+                continue
+            process = int(path.parent.name)
+            parents[process] = int(fields[1])
+            times[process] = fields[19], (int(fields[11]) + int(fields[12])) / tick
+        found = {}
+        for process, (start, seconds) in times.items():
+            above = process
+            while above > 1 and above != os.getpid():
+                above = parents.get(above, 0)
+            if above == os.getpid():
+                found[process, start] = seconds
+        return found
+
+
 def throughput(options, directory) -> list[dict]:
     model_path = pathlib.Path(options.model)
     model = load_model_file(model_path)
@@ -82,13 +135,17 @@ def throughput(options, directory) -> list[dict]:
         actors = Actors(options.workers, cpus=num_cores() / options.workers / 2)
         sides[f"encode_many, Ray, {options.workers} workers"] = lambda: bulk(actors)
     seconds = {name: [] for name in sides}
+    processor_time = {name: [] for name in sides}
     for turn in range(options.rounds + 1):  # the first compiles, and starts Ray
         for name, side in sides.items():
             start = time.monotonic()
-            side()
+            with ProcessorTime() as used:
+                side()
             if turn:
                 seconds[name].append(time.monotonic() - start)
+                processor_time[name].append(used.seconds)
     first = statistics.median(seconds["--mode=encode"])
+    first_used = statistics.median(processor_time["--mode=encode"])
     return [
         {
             "way": name,
@@ -96,6 +153,9 @@ def throughput(options, directory) -> list[dict]:
             "seconds": statistics.median(times),
             "pairs/s": options.pairs / statistics.median(times),
             "of --mode=encode": first / statistics.median(times),
+            "CPU s": statistics.median(processor_time[name]),
+            "a core, of --mode=encode": first_used
+            / statistics.median(processor_time[name]),
         }
         for name, times in seconds.items()
     ]
