@@ -52,6 +52,20 @@ def to_stored(
     Raises:
       ImageProblem: it cannot be decoded, or is smaller than 8 pixels on a side.
     """
+    return _checked(encoded, size, most_pixels)[:2]
+
+
+def to_stored_and_image(
+    encoded: bytes, size: int | None, *, most_pixels: int | None = None
+) -> tuple[bytes, Image.Image]:
+    """`to_stored`, and what its bytes decode to, RGB; most are decoded only once."""
+    stored, _, image = _checked(encoded, size, most_pixels)
+    if image is None:
+        image = Image.open(io.BytesIO(stored)).convert("RGB")
+    return stored, image
+
+
+def _checked(encoded, size, most_pixels):
     try:
         with QUIET:
             return _to_stored(encoded, size, most_pixels)
@@ -65,6 +79,7 @@ def to_stored(
 
 
 def _to_stored(encoded, size, most_pixels):
+    """The bytes, what was done, and the image where they are those that came."""
     image, orientation, damaged = _open(encoded)
     width, height = image.size
     limit = most_pixels or Image.MAX_IMAGE_PIXELS
@@ -94,13 +109,13 @@ def _to_stored(encoded, size, most_pixels):
     if min(width, height) > min(image.size) or scale < 1:  # draft mode reduces too
         done.append("reduced")
     if not done and image.format in ("JPEG", "PNG"):
-        return encoded, ()
+        return encoded, (), image
     if scale < 1:
         shape = tuple(max(1, round(side * scale)) for side in image.size)
         image = image.resize(shape, Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=JPEG_QUALITY)
-    return buffer.getvalue(), tuple(done)
+    return buffer.getvalue(), tuple(done), None
 
 
 def _open(encoded):

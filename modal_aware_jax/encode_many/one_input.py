@@ -13,7 +13,7 @@ from modal_aware_jax.data.folder import split_text
 from modal_aware_jax.data.folder_items import Item, read_items
 from modal_aware_jax.data.problems import Problem
 from modal_aware_jax.data.readers.tables import Tables, find_tables
-from modal_aware_jax.data.stored_image import ImageProblem, to_stored
+from modal_aware_jax.data.stored_image import ImageProblem, to_stored_and_image
 from modal_aware_jax.encode_many.inputs import Input
 from modal_aware_jax.encode_many.storage import local_copy
 from modal_aware_jax.hashing.codes import num_words
@@ -126,8 +126,8 @@ def _read(
 
     def read(item):
         try:
-            stored, _ = to_stored(item.image.read(), stored_size)
-            return pipeline.resize(pipeline.decode(stored), size)
+            _, image = to_stored_and_image(item.image.read(), stored_size)
+            return pipeline.resize(image, size)
         except ImageProblem as error:
             return Problem(error.kind, item.where, str(error))
         except FileNotFoundError:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from modal_aware_jax.data import pipeline
 from modal_aware_jax.hashing.encode import encode
@@ -49,9 +50,9 @@ class QueryEncoder:
         self.image_size, self.num_bits = image_size, num_bits
         self.sizes = tuple(sorted(sizes))
 
-    def pixels(self, stored: bytes) -> np.ndarray:
-        """The pixels of a picture that `to_stored` gave, uint8 [S, S, 3]."""
-        return pipeline.resize(pipeline.decode(stored), self.image_size)
+    def pixels(self, image: Image.Image) -> np.ndarray:
+        """The pixels of a picture as it is stored, RGB -> uint8 [S, S, 3]."""
+        return pipeline.resize(image, self.image_size)
 
     def split(self, text: str) -> tuple[list[str], list[str]]:
         """The words of a text: those that are known, those that are not."""

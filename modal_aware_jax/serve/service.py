@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from modal_aware_jax.data.stored_image import to_stored
+from modal_aware_jax.data.stored_image import to_stored_and_image
 from modal_aware_jax.serve.batcher import Batcher
 from modal_aware_jax.serve.change_log import Change
 from modal_aware_jax.serve.encoder import Query, QueryEncoder
@@ -115,8 +115,10 @@ class Service:
             return b"", None
 
         def read():
-            stored, _ = to_stored(encoded, STORED_SIDE, most_pixels=MOST_PIXELS)
-            return stored, self.encoder.pixels(stored)
+            stored, image = to_stored_and_image(
+                encoded, STORED_SIDE, most_pixels=MOST_PIXELS
+            )
+            return stored, self.encoder.pixels(image)
 
         loop = asyncio.get_running_loop()
         try:
