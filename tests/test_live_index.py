@@ -216,6 +216,24 @@ def test_a_damaged_log_is_refused_not_shortened(path):
         ChangeLog(log)
 
 
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"add": 7, "code": "0000000f"},
+        {"add": "a", "code": "0000000f" * 3},
+        {"add": "a"},
+        {"add": "a", "code": "none"},
+        {"add": ["a"], "code": "0000000f"},
+    ],
+)
+def test_the_log_of_another_index_is_told_by_its_name(path, facts):
+    log = ChangeLog(path.with_name(path.name + ".changes"))
+    log.append([Change(facts)])
+    log.close()
+    with pytest.raises(ChangeLogError, match=r"\.changes holds changes of another"):
+        LiveIndex(path)
+
+
 def test_a_full_disk_is_told_and_leaves_no_half_record(path, monkeypatch):
     index = LiveIndex(path)
     log = path.with_name("my.index.changes")

@@ -396,6 +396,12 @@ def test_with_a_token_nothing_is_told_without_it(tmp_path):
         check_place("0.0.0.0", None)
     with pytest.raises(ValueError, match="expected 16 ASCII characters or more, got 5"):
         check_place("127.0.0.1", "short")
+    for odd in (f"{token}\n", f" {token}", f"{token}\0", "é" * 20):
+        with pytest.raises(ValueError, match="not all of them printable"):
+            check_place("127.0.0.1", odd)
+    for host, odd in (("127.0.0.1", 65_536), ("a" * 70 + ".x", 0), ("\0", 0)):
+        with pytest.raises(ValueError, match="Take a host of this machine"):
+            open_socket(host, odd)
     with open_socket("127.0.0.1", 0) as taken:
         taken.listen()
         port = taken.getsockname()[1]

@@ -13,7 +13,7 @@ import numpy as np
 
 from modal_aware_jax.hashing.codes import num_words
 from modal_aware_jax.retrieval.index import HammingIndex
-from modal_aware_jax.serve.change_log import Change, ChangeLog, Record
+from modal_aware_jax.serve.change_log import Change, ChangeLog, ChangeLogError, Record
 
 FOLD_AT = 1000  # changes in memory: more are written into the file
 MAX_ID = 200  # characters: all ids take as much memory as the longest
@@ -56,7 +56,14 @@ class LiveIndex:
         self.removed: set = set()  # ever, and not added again
         self._log = ChangeLog(self.path.with_name(self.path.name + ".changes"))
         try:
-            self._replay()
+            try:
+                self._replay()
+            except (ValueError, KeyError, TypeError) as error:
+                raise ChangeLogError(
+                    f"{self._log.path} holds changes of another index than {path} "
+                    f"({error!r}). Put the log of this one there, or move it away to "
+                    "begin without changes."
+                ) from error
             self._log.tidy()
         except BaseException:
             self._log.close()

@@ -18,10 +18,12 @@ def check_place(host: str, token: str | None) -> None:
             f"--host={host} lets other machines in: give a token, --token=TEXT of "
             f"{LEAST_TOKEN} characters or more, which they must bring."
         )
-    if token and (len(token) < LEAST_TOKEN or not token.isascii()):
+    whole = token and token.isascii() and token.isprintable() and token == token.strip()
+    if token and (len(token) < LEAST_TOKEN or not whole):
         raise ValueError(
             f"--token: expected {LEAST_TOKEN} ASCII characters or more, got "
-            f'{len(token)}. Make one: python -c "import secrets; '
+            f"{len(token)}{', not all of them printable' if not whole else ''}. "
+            'Make one: python -c "import secrets; '
             'print(secrets.token_urlsafe())"'
         )
 
@@ -33,11 +35,12 @@ def open_socket(host: str, port: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
-    except OSError as error:
+    except (OSError, OverflowError, TypeError, UnicodeError) as error:
         listening.close()
+        reason = getattr(error, "strerror", None) or error
         raise ValueError(
-            f"--host={host} --port={port} cannot be opened ({error.strerror}). Take "
-            "another port, or --port=0 for any."
+            f"--host={host} --port={port} cannot be opened ({reason}). Take a host of "
+            "this machine, and another port up to 65535, or --port=0 for any."
         ) from error
     return listening
 
