@@ -10,7 +10,7 @@ again, of the best of some weights. Test images are not encoded.
 
 Scores are kept in WORKDIR as they come; the same command goes on after an interruption,
 and several processes share the work. `--report` writes `results/trials_matching.md` and
-`.json` of what is there.
+`.json` of what is there and of what these files had before.
 """
 
 import argparse
@@ -43,11 +43,25 @@ def towers(rate, image, text, hidden):
         "model.image_dropout": image,
         "model.text_dropout": text,
         "model.hidden_dropout": hidden,
+        "data.image_size": 160,
     }
 
 
 def tokens(dropout, pace):
-    return {"model.token_dropout": dropout, "optimizer.block_learning_rate": pace}
+    return {
+        "model.token_dropout": dropout,
+        "optimizer.block_learning_rate": pace,
+        "data.image_size": 160,
+    }
+
+
+def wide_tokens(dropout, pace):
+    """Tokens 256 wide at 256 pixels, and twice as many pairs of a batch scored."""
+    return tokens(dropout, pace) | {
+        "model.token_features": 256,
+        "loss.pair_rows": 32,
+        "data.image_size": 256,
+    }
 
 
 TOWER_TRIALS = {
@@ -59,7 +73,7 @@ TOWER_TRIALS = {
     **{
         f"images read at {size} pixels": towers(2e-3, 0.5, 0.3, 0.3)
         | {"data.image_size": size}
-        for size in (128, 192, 224, 256)
+        for size in (192, 224, 256)
     },
 }
 TOKEN_TRIALS = {
@@ -67,12 +81,14 @@ TOKEN_TRIALS = {
     "token dropout .3, pace 1": tokens(0.3, 1.0),
     "token dropout .1, pace .1": tokens(0.1, 0.1),
     "token dropout .3, pace .1": tokens(0.3, 0.1),
+    "256 pixels, 256 wide, token dropout .1, pace .25": wide_tokens(0.1, 0.25),
+    "256 pixels, 256 wide, token dropout .3, pace .1": wide_tokens(0.3, 0.1),
 }
 FINE_TUNED_TRIALS = {
     f"sentence model trained along, rate {rate:g}, {epochs} epochs": {
         "optimizer.text_learning_rate": rate,
         "training.num_epochs": epochs,
-        "data.image_size": 192,
+        "data.image_size": 256,
     }
     for rate, epochs in ((5e-5, 20), (1e-4, 20), (2e-5, 20), (1e-4, 30))
 }
@@ -131,6 +147,9 @@ def main():
                 print(f"{row['rsum']:.1f} {method}: {title} {row['again']}", flush=True)
     if args.report:
         out = HERE / "results" / "trials_matching"
+        before = json.loads(out.with_suffix(".json").read_text())
+        rows = list({(r["method"], r["trial"]): r for r in before + rows}.values())
+        rows.sort(key=lambda row: row["method"])
         out.with_suffix(".json").write_text(json.dumps(rows, indent=1) + "\n")
         out.with_suffix(".md").write_text(table(rows))
 

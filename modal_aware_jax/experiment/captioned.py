@@ -35,7 +35,7 @@ def captioned_settings(
             "source": source,
             "dir": "",
             "options": reader_options(source, **options),
-            "image_size": 160,
+            "image_size": 256,
             # By the size of the collection where it brings no parts.
             "num_queries": config_dict.placeholder(int),
             "num_train": config_dict.placeholder(int),
