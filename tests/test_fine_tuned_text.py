@@ -165,6 +165,14 @@ def test_what_is_solved_from_vectors_does_not_read_it(folder):
         build.experiment(captioned_config("cca", folder))
 
 
+def test_a_rate_of_its_own_is_asked_for(folder):
+    config = captioned_config("towers", folder)
+    with config.unlocked():
+        del config.optimizer.text_learning_rate
+    with pytest.raises(ValueError, match=r"flickr8k.py:text=fine_tuned sets"):
+        build.experiment(config)
+
+
 @pytest.mark.slow
 def test_a_run_keeps_its_encoder_resumes_and_predicts(folder, tiny, tmp_path):  # noqa: F811
     config = fine_tuned(folder, **{"training.num_epochs": 2})

@@ -50,6 +50,14 @@ def check(config, pairs) -> None:
             "word pieces, for a sentence model that is trained along) or sequences "
             f"(words in their order), got {config.data.get('text', 'bag')!r}."
         )
+    trained = config.data.text == "word_ids_by_line"
+    if trained and "text_learning_rate" not in config.optimizer:
+        raise ValueError(
+            "config.data.text=word_ids_by_line trains the sentence model along, which "
+            "the rate of the other layers would undo: its own is "
+            "config.optimizer.text_learning_rate, which "
+            "--config=configs/flickr8k.py:text=fine_tuned sets."
+        )
     empty = [
         name
         for name, caption in zip(pairs.ids, pairs.captions[:], strict=True)
