@@ -182,6 +182,22 @@ def test_columns_of_zeros_and_ones_are_labels(data, load):
         load(label_columns="cow")
 
 
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_a_csv_of_a_spreadsheet_that_writes_no_commas(data, load, separator):
+    write_images(data)
+    lines = [
+        ["image", "text", "labels"],
+        ["0.jpg", '"red, small; boat"', "sea"],
+        ["1.jpg", "green dog", "land"],
+        ["2.jpg", "blue boat", "sea"],
+    ]
+    text = "\r\n".join(map(separator.join, lines))
+    (data / "pairs.csv").write_bytes(text.encode("utf-8-sig"))
+    pairs = load()
+    assert list(pairs.captions) == ["red, small; boat", "green dog", "blue boat"]
+    assert pairs.label_names == ("land", "sea")
+
+
 def test_lists_of_zeros_and_ones_are_labels(data, load):
     write_images(data)
     rows = [[0, 1, 1], [0, 0, 0], [1, 0, 0]]

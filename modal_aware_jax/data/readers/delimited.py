@@ -11,6 +11,9 @@ from modal_aware_jax.data.readers.rows import Row, Table, is_utf8, not_utf8
 def read_delimited(path: pathlib.Path) -> Table:
     """A file with a header line; cells are text. `.tsv` has tabs between its cells.
 
+    A `.csv` has commas; or semicolons or tabs, as spreadsheets of many countries write
+    it, where its header has these and no comma.
+
     Example:
       >>> import tempfile
       >>> path = pathlib.Path(tempfile.mkdtemp(), "t.csv")
@@ -20,7 +23,7 @@ def read_delimited(path: pathlib.Path) -> Table:
     """
     # Bytes that are no UTF-8 become surrogates, to be found in the rows that have them.
     content = path.read_bytes().decode("utf-8-sig", "surrogateescape")
-    separator = "\t" if path.suffix.lower() == ".tsv" else ","
+    separator = "\t" if path.suffix.lower() == ".tsv" else _separator(content)
     lines = csv.reader(
         io.StringIO(content, newline=""), delimiter=separator, strict=True
     )
@@ -48,6 +51,11 @@ def read_delimited(path: pathlib.Path) -> Table:
     if header is None:
         raise ValueError(f"{path}: the table is empty.")
     return Table(rows, problems, tuple(header), {})
+
+
+def _separator(content):
+    header = content.split("\n", 1)[0]
+    return next((mark for mark in ",;\t" if mark in header), ",")
 
 
 def _header(path, cells):
