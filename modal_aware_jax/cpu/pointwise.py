@@ -29,7 +29,7 @@ def pointwise_conv(x: jax.Array, kernel: jax.Array, strides, padding, **options)
     >>> from flax import nnx
     >>> conv = nnx.Conv(8, 4, (1, 1), conv_general_dilated=pointwise_conv,
     ...                 rngs=nnx.Rngs(0))
-    >>> conv(jnp.ones((2, 5, 5, 8))).shape
+    >>> conv(jax.numpy.ones((2, 5, 5, 8))).shape
     (2, 5, 5, 4)
     """
     plain = (
