@@ -198,6 +198,15 @@ def test_a_csv_of_a_spreadsheet_that_writes_no_commas(data, load, separator):
     assert pairs.label_names == ("land", "sea")
 
 
+def test_names_of_columns_may_have_spaces(data, load):
+    write_images(data)
+    table = "File name,Caption,Class\n0.jpg,sea,a\n1.jpg,sky,b\n2.jpg,sea,b\n"
+    (data / "t.csv").write_text(table)
+    pairs = load()
+    assert list(pairs.captions) == ["sea", "sky", "sea"]
+    assert pairs.label_names == ("a", "b")
+
+
 def test_lists_of_zeros_and_ones_are_labels(data, load):
     write_images(data)
     rows = [[0, 1, 1], [0, 0, 0], [1, 0, 0]]

@@ -87,9 +87,9 @@ def choose_columns(
 
 
 def _first(names, found):
-    """The first of the usual names that is there, in any case of its letters."""
-    lower = {name.lower(): name for name in reversed(found)}
-    return next((lower[name] for name in names if name in lower), None)
+    """The first of the usual names that is there: `File name` is `file_name`."""
+    usual = {re.sub("[ -]", "_", name.lower()): name for name in reversed(found)}
+    return next((usual[name] for name in names if name in usual), None)
 
 
 def _texts(found):
