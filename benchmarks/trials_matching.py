@@ -125,14 +125,15 @@ def main():
     parser.add_argument("--report", action="store_true", help="write what is there")
     args = parser.parse_args()
     get_config = runpy.run_path(str(HERE.parent / "configs" / "flickr8k.py"))
-    rows = []
+    rows, pairs = [], None
     for method, text in itertools.product(
         args.methods.split(","), args.text.split(",")
     ):
         config = get_config["get_config"](f"method=cmfg,text={text}")
         config.data.dir = args.data
         config.backbone.weights = args.weights or config.backbone.weights
-        pairs = None if args.report else build.collection(config.data)
+        if pairs is None and not args.report:
+            pairs = build.collection(config.data)
         for title, changes in trials_of(method, text).items():
             own = cell_config(config, Cell(method, 0, 0))
             own.update_from_flattened_dict(changes)
