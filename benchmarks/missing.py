@@ -144,7 +144,11 @@ def codes_of(experiment, positions):
 
         def batches(lost=lost):
             for batch in pipeline.cached_eval_batches(
-                maps, experiment.collection, positions, batch_size=250
+                maps,
+                experiment.collection,
+                positions,
+                batch_size=250,
+                mirrored=experiment.mirrored,
             ):
                 rows = len(batch["index"])
                 if lost == NO_TEXT:

@@ -124,7 +124,11 @@ def codes_of(experiment, maps, positions, text):
     def batches():
         start = 0
         for batch in pipeline.cached_eval_batches(
-            maps, experiment.collection, positions, batch_size=250
+            maps,
+            experiment.collection,
+            positions,
+            batch_size=250,
+            mirrored=experiment.mirrored,
         ):
             own = text[start : start + 250]
             batch["text"][: len(own)] = own

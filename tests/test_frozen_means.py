@@ -19,12 +19,12 @@ def cache(tmp_path_factory):
     return tmp_path_factory.mktemp("maps")
 
 
-def experiment_of(method, cache, **training):
+def experiment_of(method, cache, *, mirrored=False, **training):
     """48 pairs, a frozen MobileNetV2, block 1 before its last convolution."""
     config = tiny_config(method)
     with config.unlocked():
         config.data.options.num_pairs = 48
-        config.data.image_size = SIZE
+        config.data.image_size, config.data.mirrored = SIZE, mirrored
         config.data.num_queries, config.data.num_train = 8, 24
         config.data.num_validation = 4
         config.backbone.name, config.backbone.frozen_blocks = "mobilenet_v2", 19

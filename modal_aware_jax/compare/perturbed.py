@@ -77,8 +77,16 @@ class Reader:
             self.share = cache.fingerprint(
                 weights, experiment.collection, experiment.image_size
             )
-            # The cached maps that it was trained on are float16.
-            self.lower = lambda images: lower(images).astype(np.float16)
+
+            def maps(images):
+                readings = [images]
+                if experiment.mirrored:
+                    readings.append(images[:, :, ::-1])
+                # The cached maps that it was trained on are float16.
+                found = [lower(x).astype(np.float16) for x in readings]
+                return np.stack(found, axis=1) if experiment.mirrored else found[0]
+
+            self.lower = maps
 
     def codes(self, images, text) -> np.ndarray:
         """Packed codes [B, Wd] of images (or maps of `lower`) and text [B, T]."""

@@ -158,15 +158,17 @@ def cached_eval_batches(
     *,
     batch_size: int,
     share: tuple[int, int] = (0, 1),
+    mirrored: bool = False,
 ) -> grain.IterDataset:
     """One pass over the plain cached maps; the last batch is padded and masked.
 
-    `share` is as in `train_batches`.
+    `share` is as in `train_batches`. With `mirrored` a batch's `image` holds plain and
+    flipped maps, [B, 2, h, w, C].
     """
     caller = "cached_eval_batches"
     _check_indices(indices, collection, batch_size, caller, partial=True)
     _check_maps(maps, collection, caller)
-    gather = _GatherPlainMaps(maps, collection)
+    gather = _GatherFixedMaps(maps, collection, mirrored)
     rows = _rows_of(share, batch_size, caller)
     batches = _padded_positions(indices, batch_size, rows).map(gather)
     return _read_ahead(batches, 0, 1)
@@ -270,14 +272,16 @@ class _GatherMaps(grain.transforms.RandomMap):
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class _GatherPlainMaps(grain.transforms.Map):
-    """Padded positions [B] -> a batch of plain cached maps."""
+class _GatherFixedMaps(grain.transforms.Map):
+    """Padded positions [B] -> a batch of cached maps, plain or plain and flipped."""
 
     maps: np.ndarray
     collection: Collection
+    mirrored: bool
 
     def map(self, element):
-        images = np.asarray(self.maps[np.maximum(element, 0), 0])
+        readings = slice(None) if self.mirrored else 0
+        images = np.asarray(self.maps[np.maximum(element, 0), readings])
         images[element < 0] = 0
         return {"image": images, **_masked_columns(self.collection, element)}
 

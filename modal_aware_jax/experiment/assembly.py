@@ -22,6 +22,7 @@ from modal_aware_jax.experiment.backbones import BACKBONES
 from modal_aware_jax.experiment.inputs import crop_maps, normalizer, presence
 from modal_aware_jax.experiment.lookup import choose
 from modal_aware_jax.experiment.methods import model, needs_stand_ins
+from modal_aware_jax.experiment.mirrored import mean_with_mirror
 from modal_aware_jax.experiment.optimizers import make_optimizer
 from modal_aware_jax.experiment.sources import collection, fitted, split_of
 from modal_aware_jax.experiment.tasks import choose_method, task_for
@@ -51,6 +52,8 @@ class Experiment:
       pairs: how pairs of a gallery are scored, as `Task.pairs` gives it; or None.
       cached_last: whether the network reads the last maps of a frozen backbone, from
         the cache.
+      mirrored: whether what is encoded is the mean of a picture's reading as it is
+        and mirrored (`mirrored.py`); `output` is then.
       wide_features: width of the wide text vector, the first of `text_widths`.
       augment: whether images are cropped and mirrored at random in training.
       suffix: of the files that are written of codes of another length than the whole.
@@ -82,6 +85,7 @@ class Experiment:
     cached_maps: bool
     cached_means: bool
     cached_last: bool
+    mirrored: bool
     cache_dir: pathlib.Path
     checkpoint_steps: int | None
     validation_search: str
@@ -174,6 +178,11 @@ def experiment(config, pairs: Collection | None = None) -> Experiment:
     solve = task.solve and task.solve(config, pairs, parts, method)
     joint = _joint_of(cached, means, last, normalize, training.map_crop)
 
+    output = task.output(joint)
+    mirrored = data.get("mirrored", False) and hasattr(network, "backbone")
+    if mirrored:
+        output = mean_with_mirror(output, cached)
+
     def is_lower(path):
         return path[0] == "backbone" and kind.block_of(path[1:]) < lower
 
@@ -194,7 +203,7 @@ def experiment(config, pairs: Collection | None = None) -> Experiment:
         is_trained=is_trained,
         is_lower=is_lower,
         loss=task.loss(config, pairs, parts, network, joint),
-        output=task.output(joint),
+        output=output,
         solve=solve,
         pairs=task.pairs and task.pairs(network, joint),
         make_optimizer=functools.partial(
@@ -210,6 +219,7 @@ def experiment(config, pairs: Collection | None = None) -> Experiment:
         cached_maps=cached,
         cached_means=means,
         cached_last=last,
+        mirrored=mirrored,
         cache_dir=pathlib.Path(
             training.get("cache_dir", "") or default_prepared_dir() / "maps"
         ),

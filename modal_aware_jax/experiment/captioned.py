@@ -36,6 +36,9 @@ def captioned_settings(
             "dir": "",
             "options": reader_options(source, **options),
             "image_size": 256,
+            # Whether images are embedded by the mean of what the network gives of them
+            # as they are and mirrored; training draws either.
+            "mirrored": False,
             # By the size of the collection where it brings no parts.
             "num_queries": config_dict.placeholder(int),
             "num_train": config_dict.placeholder(int),

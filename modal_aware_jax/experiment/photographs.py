@@ -63,6 +63,9 @@ def photograph_settings(
             "dir": "",
             "options": reader_options(source, **options),
             "image_size": 192 if quick else 160,
+            # Whether pictures are encoded by the mean of what the network gives of them
+            # as they are and mirrored; training draws either.
+            "mirrored": False,
             **queries,
             "num_train": 10_000,
             "num_validation": 1000,

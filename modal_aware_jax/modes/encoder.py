@@ -82,6 +82,7 @@ class Encoder:
                 **options,
             )
         else:
+            options["mirrored"] = self.experiment.mirrored
             batches = pipeline.cached_eval_batches(
                 self.maps, pairs, positions, **options
             )
