@@ -21,6 +21,7 @@ from modal_aware_jax import build
 from modal_aware_jax.compare import provenance
 from modal_aware_jax.compare.finished import chosen_cells, open_cell
 from modal_aware_jax.data import pipeline
+from modal_aware_jax.hashing.head import label_logits
 from modal_aware_jax.modes.encoder import lower_maps
 from modal_aware_jax.retrieval.metrics import ranked_average_precision
 
@@ -78,7 +79,7 @@ def probabilities(experiment, positions):
     def logits(state, maps, text):
         model = nnx.merge(graphdef, state)
         maps = maps.astype(np.float32)
-        return model.label_head(model.joint_from_maps(maps, text, train=False))
+        return label_logits(model, model.joint_from_maps(maps, text, train=False))
 
     batches = pipeline.cached_eval_batches(
         lower_maps(experiment), experiment.collection, positions, batch_size=200

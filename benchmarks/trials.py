@@ -48,7 +48,7 @@ def dropout(image, word):
 
 
 HALF = dropout(0.5, 0.5)
-TAUGHT = {"loss.name": "taught_ap", "model.head_features": 1024}
+TAUGHT = {"model.head_features": 512}
 SLOW = {"optimizer.block_learning_rate": 0.1}
 TRIPLET = {
     "loss.name": "triplet_ranking",
@@ -113,7 +113,7 @@ LOSS_TRIALS = {
         "loss.options.listwise.temperature": 0.2,
         "loss.options.listwise.ap_weight": 10.0,
     },
-    "AP x 10, and codes by a taught head of 1,024": TAUGHT,
+    "AP x 10, and codes of label probabilities": AP | OWN | HALF | TAUGHT,
 }
 
 

@@ -56,7 +56,8 @@ def get_config(arg: str = "") -> ConfigDict:
                 "text_missing": 0.0,
                 "standard_text": True,
                 "hidden_features": 0,
-                # Width of a head that learns from the label head (loss taught_ap).
+                # Width of the layer between label probabilities and codes that learn
+                # from them; 0, or no label head: codes are read off the joint vector.
                 "head_features": 0,
             },
             "loss": {

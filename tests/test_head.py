@@ -25,18 +25,22 @@ def test_refuses_what_does_not_fit():
 
 
 def test_a_taught_head_by_hand():
-    head = TaughtHashHead(2, 1, features=2, rngs=nnx.Rngs(0))
-    head.hidden.kernel[...] = jnp.array([[1.0, -1.0], [0.0, 0.0]])
+    head = TaughtHashHead(2, 1, num_labels=2, features=2, rngs=nnx.Rngs(0))
+    head.labels.kernel[...] = jnp.array([[np.log(3), 0.0], [0.0, -np.log(4)]])
+    head.hidden.kernel[...] = jnp.array([[1.0, -1.0], [0.0, 2.0]])
     head.code.dense.kernel[...] = jnp.array([[2.0], [3.0]])
     head.direct.dense.kernel[...] = jnp.array([[5.0], [7.0]])
-    joint = jnp.array([[4.0, 1.0], [-4.0, 1.0]])
-    np.testing.assert_array_equal(head(joint), [[8.0], [12.0]])
-    np.testing.assert_array_equal(head.direct(joint), [[27.0], [-13.0]])
+    joint = jnp.array([[1.0, 1.0], [-1.0, 0.0]])
+    # Probabilities 3/4 and 1/5; 1/4 and 1/2: hidden 3/4 and 0; 1/4 and 3/4.
+    np.testing.assert_allclose(head(joint), [[1.5], [2.75]], rtol=1e-6)
+    np.testing.assert_array_equal(head.direct(joint), [[12.0], [-5.0]])
 
 
 def test_a_taught_head_leaves_what_it_reads_alone():
-    head, joint = TaughtHashHead(2, 3, features=4, rngs=nnx.Rngs(0)), jnp.ones((1, 2))
+    head = TaughtHashHead(2, 3, num_labels=5, features=4, rngs=nnx.Rngs(0))
+    joint = jnp.ones((1, 2))
     assert not jax.grad(lambda x: head(x).sum())(joint).any()
+    assert not jax.grad(lambda x: head.of_labels(x).sum())(jnp.ones((1, 5))).any()
     assert jax.grad(lambda x: head.direct(x).sum())(joint).any()
     with pytest.raises(ValueError, match=r"TaughtHashHead expects \[B, 2\]"):
         head(jnp.ones((1, 3)))

@@ -187,12 +187,11 @@ def test_nothing_relevant_is_no_loss():
 def test_a_share_of_the_label_head_teaches():
     random = np.random.RandomState(9)
     u, logits = (random.normal(0, 1, (30, n)).astype(np.float32) for n in (8, 4))
-    batch = {"labels": _labels(30, 4), "label_logits": logits, "direct_bits": u}
+    batch = {"labels": _labels(30, 4), "label_logits": logits}
     asked = {
         "labels": ("expected_ap", {}),
         "half": ("soft_ap", {"share": 0.5}),
         "both": ("listwise", {"weight": 3.0, "ap_weight": 10.0}),
-        "taught": ("taught_ap", {}),
     }
 
     def loss_of(name, options):
@@ -209,14 +208,6 @@ def test_a_share_of_the_label_head_teaches():
     assert got["half"] == pytest.approx(half, abs=1e-4)
     listwise = float(divergence(np.tanh(u), taught, temperature=0.1))
     assert got["both"] == pytest.approx(3 * listwise + got["labels"], abs=1e-3)
-    # A head beside the codes learns from the labels, the codes from the label head.
-    h = np.tanh(u)
-    h *= np.sqrt(8 / (h**2).sum(axis=1, keepdims=True))
-    expected = got["labels"] + 10 * float(ap_loss(h, taught))
-    assert got["taught"] == pytest.approx(expected, abs=1e-4)
-    del batch["direct_bits"]
-    with pytest.raises(ValueError, match="head_features=1024"):
-        loss_of("taught_ap", {})(u, batch, None)
     with pytest.raises(ValueError, match="label_weight"):
         loss_of("soft_ap", {})(u, {}, None)
 

@@ -20,7 +20,6 @@ from modal_aware_jax.losses.distance import shared_labels
 from modal_aware_jax.losses.expected_ap import expected_average_precision_loss
 from modal_aware_jax.losses.expected_ndcg import expected_ndcg_loss
 from modal_aware_jax.losses.soft_relevance import (
-    full_length,
     predicted_relevance,
     relevance_divergence,
     soft_relevance_ap_loss,
@@ -57,16 +56,18 @@ class Loss(NamedTuple):
     Attributes:
       make: `make(setting, **options)` -> `loss(u, batch, memory)` of relaxed bits
         u [B, K] before tanh and of the batch's `labels` [B, L] and `index` [B], with
-        a label head its `label_logits` [B, L], and with a `TaughtHashHead` its
-        `direct_bits` [B, K], too.
+        a label head its `label_logits` [B, L], too.
       options: what `make` takes, and its values where the config gives no other.
       memory: `memory(setting)` -> a module of variables that the loss reads and
         renews, or None.
+      taught: whether a network with a label head that it trains has its codes of a
+        `TaughtHashHead`, of `config.model.head_features`.
     """
 
     make: Callable
     options: dict[str, Any]
     memory: Callable[[Setting], nnx.Module] | None = None
+    taught: bool = False
 
 
 def _of_batch(loss):
@@ -124,22 +125,6 @@ def _soft_ap(setting, *, weight, share):
     def loss(u, batch, memory):
         relevance = _taught_relevance("soft_ap", batch, share)
         return weight * soft_relevance_ap_loss(jnp.tanh(u), relevance)
-
-    return loss
-
-
-def _taught_ap(setting, *, weight, share):
-    def loss(u, batch, memory):
-        if "direct_bits" not in batch:
-            raise ValueError(
-                "config.loss.name=taught_ap trains a head beside the codes': set "
-                "--config.model.head_features=1024."
-            )
-        relevance = _taught_relevance("taught_ap", batch, share)
-        direct = jnp.tanh(batch["direct_bits"][:, : u.shape[1]])
-        value = expected_average_precision_loss(direct, batch["labels"])
-        h = full_length(jnp.tanh(u))
-        return weight * (value + soft_relevance_ap_loss(h, relevance))
 
     return loss
 
@@ -233,11 +218,10 @@ LOSSES = {
     "triplet_semi_hard": Loss(_triplets(semi_hard), QUARTER),
     "triplet_graded_margin": Loss(_triplets(graded_margin), QUARTER),
     "triplet_graded_weight": Loss(_triplets(graded_weight), QUARTER),
-    "expected_ap": Loss(_of_batch(_expected_ap), {"weight": 10.0}),
+    "expected_ap": Loss(_of_batch(_expected_ap), {"weight": 10.0}, taught=True),
     "expected_ndcg": Loss(_of_batch(_expected_ndcg), {"weight": 10.0}),
     # Relevance distillation: a share of the label head's own, 0 the labels' alone.
     "soft_ap": Loss(_soft_ap, {"weight": 10.0, "share": 1.0}),
-    "taught_ap": Loss(_taught_ap, {"weight": 10.0, "share": 1.0}),
     "listwise": Loss(
         _listwise,
         {"weight": 10.0, "temperature": 0.1, "share": 1.0, "ap_weight": 0.0},
@@ -284,3 +268,14 @@ def loss_options(config, losses: dict[str, Loss] = LOSSES) -> dict[str, Any]:
             f"takes {', '.join(options)}."
         )
     return options | given
+
+
+def has_taught_head(config, losses: dict[str, Loss] = LOSSES) -> bool:
+    """Whether a network of this config has its codes of a `TaughtHashHead`.
+
+    It does where `model.head_features` gives its width, the loss allows for it, and
+    there is a label head: `loss.label_weight` above 0.
+    """
+    row = losses.get(config.loss.name)
+    wanted = config.model.get("head_features", 0) and config.loss.label_weight
+    return bool(wanted and getattr(row, "taught", False))

@@ -26,6 +26,7 @@ from modal_aware_jax.blocks.position_kernel import PositionKernel
 from modal_aware_jax.data.collection import Collection
 from modal_aware_jax.experiment.backbones import backbone
 from modal_aware_jax.experiment.lookup import choose
+from modal_aware_jax.experiment.losses import has_taught_head
 from modal_aware_jax.experiment.precision import compute_in
 from modal_aware_jax.fusion import (
     CompactBilinear,
@@ -237,9 +238,12 @@ def model(
     if config.model.hidden_features:
         hidden = functools.partial(HiddenLayer, features=config.model.hidden_features)
     heads = {}
-    if config.model.get("head_features", 0):
-        features = config.model.head_features
-        heads["head"] = functools.partial(TaughtHashHead, features=features)
+    if has_taught_head(config) and pairs.num_labels:
+        heads["head"] = functools.partial(
+            TaughtHashHead,
+            num_labels=pairs.num_labels,
+            features=config.model.head_features,
+        )
     method = method or choose("method", METHODS, config.model.method)
     network = method.network(
         functools.partial(backbone, config.backbone, config.data.get("dir", "")),

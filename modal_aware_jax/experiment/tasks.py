@@ -3,7 +3,7 @@
 from typing import Any
 
 from modal_aware_jax.experiment.lookup import choose
-from modal_aware_jax.experiment.losses import loss_options
+from modal_aware_jax.experiment.losses import has_taught_head, loss_options
 from modal_aware_jax.tasks.classification import CLASSIFICATION
 from modal_aware_jax.tasks.cross_modal import CROSS_MODAL
 from modal_aware_jax.tasks.hashing import HASHING
@@ -55,6 +55,8 @@ def settled(config) -> dict[str, Any]:
     for name in ("nested_bits", "image_missing", "text_missing", "head_features"):
         if not values["model"].get(name):
             values["model"].pop(name, None)
+    if not has_taught_head(config):
+        values["model"].pop("head_features", None)
     if values.get("task") == DEFAULT:
         del values["task"]
     values["loss"]["options"] = loss_options(config.loss, task_of(config).losses)

@@ -29,24 +29,27 @@ class HashHead(nnx.Module):
 
 
 class TaughtHashHead(nnx.Module):
-    """Codes by a hidden layer that learns from the network and does not change it.
+    """Codes of label probabilities, by a hidden layer that changes nothing before it.
 
-    Two heads on one joint vector [B, D]. `direct` is a dense layer as `HashHead` is:
-    its loss trains the network. The code is of dense, ReLU, dense, which read the same
-    vector as a constant: they can follow relevances that the label head predicts
-    without bending what predicts them (`losses.soft_relevance`). Told by labels
-    alone so free a head learns the training pairs by heart.
+    Three heads on one joint vector [B, D]. `direct` is a dense layer as `HashHead` is,
+    and `labels` one to the logits of L labels: their losses train the network. The code
+    is of dense, ReLU, dense, and reads the label probabilities alone, as constants. It
+    learns to rank as they do (`losses.taught_codes`): what it has to know is a function
+    of what it reads, so that it cannot learn the training pairs by heart, as a dense
+    layer on the joint vector does. Numbers are in README.
 
     Args:
       in_features: D.
       num_bits: K.
+      num_labels: L.
       features: width of the hidden layer.
       rngs: source of the initial weights.
 
     Example:
-      >>> head = TaughtHashHead(8, 4, features=16, rngs=nnx.Rngs(0))
-      >>> head(jax.numpy.ones((2, 8))).shape, head.direct(jax.numpy.ones((2, 8))).shape
-      ((2, 4), (2, 4))
+      >>> head = TaughtHashHead(8, 4, num_labels=3, rngs=nnx.Rngs(0))
+      >>> joint = jax.numpy.ones((2, 8))
+      >>> head(joint).shape, head.direct(joint).shape, head.labels(joint).shape
+      ((2, 4), (2, 4), (2, 3))
     """
 
     def __init__(
@@ -54,14 +57,16 @@ class TaughtHashHead(nnx.Module):
         in_features: int,
         num_bits: int,
         *,
-        features: int = 1024,
+        num_labels: int,
+        features: int = 512,
         dtype=None,
         rngs: nnx.Rngs,
     ):
         self.in_features = in_features
         self.num_bits = num_bits
         self.direct = HashHead(in_features, num_bits, dtype=dtype, rngs=rngs)
-        self.hidden = nnx.Linear(in_features, features, dtype=dtype, rngs=rngs)
+        self.labels = label_head(in_features, num_labels, dtype=dtype, rngs=rngs)
+        self.hidden = nnx.Linear(num_labels, features, dtype=dtype, rngs=rngs)
         self.code = HashHead(features, num_bits, dtype=dtype, rngs=rngs)
 
     def __call__(self, joint: jax.Array) -> jax.Array:
@@ -70,7 +75,12 @@ class TaughtHashHead(nnx.Module):
             raise ValueError(
                 f"TaughtHashHead expects [B, {self.in_features}], got {joint.shape}."
             )
-        return self.code(nnx.relu(self.hidden(jax.lax.stop_gradient(joint))))
+        return self.of_labels(self.labels(joint))
+
+    def of_labels(self, logits: jax.Array) -> jax.Array:
+        """Maps label logits [B, L] to relaxed bits [B, K]; no gradient to them."""
+        probabilities = jax.nn.sigmoid(jax.lax.stop_gradient(logits))
+        return self.code(nnx.relu(self.hidden(probabilities)))
 
 
 def label_head(in_features: int, num_labels: int | None, *, dtype=None, rngs: nnx.Rngs):
@@ -87,3 +97,16 @@ def label_head(in_features: int, num_labels: int | None, *, dtype=None, rngs: nn
     if not num_labels:
         return nnx.data(None)  # a static None could not become a layer later
     return nnx.Linear(in_features, num_labels, dtype=dtype, rngs=rngs)
+
+
+def label_head_beside(head, in_features: int, num_labels, *, dtype=None, rngs):
+    """`label_head` beside a head of codes that has none of its own."""
+    if isinstance(head, TaughtHashHead):
+        return nnx.data(None)
+    return label_head(in_features, num_labels, dtype=dtype, rngs=rngs)
+
+
+def label_logits(network, joint: jax.Array) -> jax.Array:
+    """Logits [B, L] of joint vectors [B, D], by the label head that a network has."""
+    own = network.head.labels if network.label_head is None else network.label_head
+    return own(joint)

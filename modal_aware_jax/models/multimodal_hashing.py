@@ -9,7 +9,7 @@ from modal_aware_jax.backbones.text_mlp import TextMLP
 from modal_aware_jax.backbones.text_vector import PlainText
 from modal_aware_jax.blocks.modal_aware import ModalAwareBlock, PassThrough
 from modal_aware_jax.fusion.concat import Concat
-from modal_aware_jax.hashing.head import HashHead, label_head
+from modal_aware_jax.hashing.head import HashHead, label_head_beside
 from modal_aware_jax.hashing.hidden import NoHiddenLayer
 
 
@@ -48,7 +48,7 @@ class MultimodalHashing(nnx.Module):
         the wide text and the image's first features, before the blocks; where the
         network `reads_means`, these are the last maps.
       head: constructor `(in_features, num_bits, *, dtype, rngs)` of the last layers,
-        `HashHead` or `TaughtHashHead`.
+        `HashHead`, or `TaughtHashHead`, which predicts the labels itself.
       num_labels: L, for a second head that predicts the labels in training; none by
         default.
       dtype: of the computation in the text layers and the heads.
@@ -90,7 +90,9 @@ class MultimodalHashing(nnx.Module):
         self.hidden = hidden(self.fusion.features, rngs=rngs)
         features = self.hidden.features
         self.head = head(features, num_bits, dtype=dtype, rngs=rngs)
-        self.label_head = label_head(features, num_labels, dtype=dtype, rngs=rngs)
+        self.label_head = label_head_beside(
+            self.head, features, num_labels, dtype=dtype, rngs=rngs
+        )
 
     @property
     def has_stand_ins(self) -> bool:

@@ -6,7 +6,7 @@ from flax import nnx
 from modal_aware_jax.backbones.image_vector import MeanVector
 from modal_aware_jax.backbones.text_mlp import TextMLP
 from modal_aware_jax.backbones.text_vector import PlainText
-from modal_aware_jax.hashing.head import HashHead, label_head
+from modal_aware_jax.hashing.head import HashHead, label_head_beside
 from modal_aware_jax.hashing.hidden import NoHiddenLayer
 
 
@@ -41,7 +41,9 @@ class ImageHashing(nnx.Module):
         self.hidden = hidden(self.image_vector.features, rngs=rngs)
         features = self.hidden.features
         self.head = head(features, num_bits, dtype=dtype, rngs=rngs)
-        self.label_head = label_head(features, num_labels, dtype=dtype, rngs=rngs)
+        self.label_head = label_head_beside(
+            self.head, features, num_labels, dtype=dtype, rngs=rngs
+        )
 
     @property
     def reads_means(self) -> bool:
@@ -100,7 +102,9 @@ class TextHashing(nnx.Module):
         self.hidden = hidden(text_widths[1], rngs=rngs)
         features = self.hidden.features
         self.head = head(features, num_bits, dtype=dtype, rngs=rngs)
-        self.label_head = label_head(features, num_labels, dtype=dtype, rngs=rngs)
+        self.label_head = label_head_beside(
+            self.head, features, num_labels, dtype=dtype, rngs=rngs
+        )
 
     def joint(self, images, text, *, train: bool, rngs=None) -> jax.Array:
         """Maps text [B, T] to vectors [B, D]; the images, or maps, are not read."""

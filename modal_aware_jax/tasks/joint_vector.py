@@ -10,8 +10,12 @@ from modal_aware_jax.experiment.inputs import drop_modalities, drop_words
 from modal_aware_jax.experiment.lookup import choose
 from modal_aware_jax.experiment.losses import Setting, loss_options
 from modal_aware_jax.experiment.methods import missing_rates
-from modal_aware_jax.hashing.head import TaughtHashHead
+from modal_aware_jax.hashing.head import TaughtHashHead, label_logits
 from modal_aware_jax.hashing.nested import check_lengths, nested_loss
+from modal_aware_jax.losses.taught_codes import steepness, taught_code_loss
+from modal_aware_jax.training.memory import StepCount
+
+TAUGHT_WEIGHT = 10.0  # that of the average precision beside it
 
 
 def head_output(joint: Callable) -> Callable:
@@ -28,7 +32,8 @@ def head_loss(
 ) -> Callable:
     """`loss(model, batch, key)`: a loss of the head's output, and of the label head's.
 
-    Gives the network the memory that its loss needs.
+    Gives the network the memory that its loss needs. Of a `TaughtHashHead` the loss is
+    of its direct bits, and its codes learn from the label head's logits.
 
     Args:
       losses: of the task, `loss(output, batch, memory)` each.
@@ -64,6 +69,10 @@ def head_loss(
         loss = kind.make(setting, **options)
     if kind.memory is not None:
         network.memory = kind.memory(setting)
+    taught = isinstance(network.head, TaughtHashHead)
+    if taught:
+        network.taught_steps = StepCount()
+    lengths = check_lengths(nested, setting.num_bits) if taught else ()
     missing = missing_rates(config.model)
     takes_away = any(missing.values()) and getattr(network, "has_stand_ins", False)
 
@@ -78,21 +87,24 @@ def head_loss(
         rngs = nnx.Rngs(dropout=dropout)
         vectors = joint(model, batch, text, train=True, window=window, rngs=rngs)
         if label_weight:
-            logits = model.label_head(vectors)  # [B, L]
+            logits = label_logits(model, vectors)  # [B, L]
             batch = {**batch, "label_logits": logits}
-        if isinstance(model.head, TaughtHashHead):
-            batch = {**batch, "direct_bits": model.head.direct(vectors)}
         memory = getattr(model, "memory", None)
 
         def of_head(output):
             return loss(output, batch, memory)
 
-        value = of_head(model.head(vectors))
+        value = of_head((model.head.direct if taught else model.head)(vectors))
         if added is not None:
             value += added(vectors, of_head, batch)
         if label_weight:
             entropy = optax.sigmoid_binary_cross_entropy(logits, labels)
             value += label_weight * entropy.sum(axis=-1).mean()
+        if taught:
+            beta = steepness(model.taught_steps(), setting.num_steps)
+            bits = model.head.of_labels(logits)
+            values = [taught_code_loss(bits[:, :b], logits, beta) for b in lengths]
+            value += TAUGHT_WEIGHT * sum(values) / len(values)
         return value
 
     return training_loss
