@@ -25,6 +25,8 @@ from modal_aware_jax.experiment.losses import default_options as default_options
 from modal_aware_jax.experiment.methods import BLOCKS as BLOCKS
 from modal_aware_jax.experiment.methods import METHODS as METHODS
 from modal_aware_jax.experiment.methods import model as model
+from modal_aware_jax.experiment.mirrored import mean_with_mirror as mean_with_mirror
+from modal_aware_jax.experiment.mirrored import reads_mirrored as reads_mirrored
 from modal_aware_jax.experiment.optimizers import make_optimizer as make_optimizer
 from modal_aware_jax.experiment.photographs import WEIGHTS as WEIGHTS
 from modal_aware_jax.experiment.photographs import (

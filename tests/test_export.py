@@ -22,11 +22,20 @@ from modal_aware_jax.training import update as updates
 from modal_aware_jax.training.checkpoint import Checkpointer
 
 
+def config_of():
+    """Codes of label probabilities, of pictures as they are and mirrored."""
+    config = tiny_config()
+    with config.unlocked():
+        config.data.mirrored = True
+        config.loss.label_weight, config.model.head_features = 1.0, 8
+    return config.lock()
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A checkpoint of weights unlike the initial ones, and its export."""
     workdir = tmp_path_factory.mktemp("run")
-    config = tiny_config()
+    config = config_of()
     with config.unlocked():
         config.seed = 3
     trained = build.experiment(config)
@@ -37,7 +46,7 @@ def run(tmp_path_factory):
     record = {"epoch": 2, "history": history, "best": None}
     with Checkpointer(workdir / "checkpoints") as checkpointer:
         checkpointer.save(6, state, data=None, run=record)
-    experiment = build.experiment(tiny_config())
+    experiment = build.experiment(config_of())
     return workdir, experiment, modes.export_run(experiment, workdir)
 
 
@@ -121,7 +130,8 @@ def test_the_facts_and_weights_are_those_of_the_run(run):
     assert facts["metrics"] == {"validation_map": 0.75}
     saved = load_file(folder / "model.safetensors")
     ours = flat_variables(experiment.model)
-    assert saved.keys() == ours.keys() and "head.dense.kernel" in saved
+    assert saved.keys() == ours.keys() and "head.code.dense.kernel" in saved
+    assert not any("steps" in name for name in saved)  # of training
     for name, value in saved.items():
         np.testing.assert_array_equal(value, ours[name])
     assert sorted(p.name for p in folder.iterdir()) == [
@@ -184,9 +194,9 @@ def test_models_that_cannot_be_read_say_why(run, tmp_path):
         with pytest.raises(ValueError, match="cannot be read as an exported encoder"):
             modes.load_model_file(folder)
     arrays = load_file(weights)
-    arrays["head.dense.bias"] = np.zeros(3, np.float32)
+    arrays["head.code.dense.bias"] = np.zeros(3, np.float32)
     save_file(arrays, weights)
-    message = r"head.dense.bias is \[3\], expected \[16\].*Keep the two files"
+    message = r"head.code.dense.bias is \[3\], expected \[16\].*Keep the two files"
     with pytest.raises(ValueError, match=message):
         modes.load_model_file(weights)
     weights.write_bytes(weights.read_bytes()[:100])

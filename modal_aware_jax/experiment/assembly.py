@@ -22,7 +22,7 @@ from modal_aware_jax.experiment.backbones import BACKBONES
 from modal_aware_jax.experiment.inputs import crop_maps, normalizer, presence
 from modal_aware_jax.experiment.lookup import choose
 from modal_aware_jax.experiment.methods import model, needs_stand_ins
-from modal_aware_jax.experiment.mirrored import mean_with_mirror
+from modal_aware_jax.experiment.mirrored import mean_with_mirror, reads_mirrored
 from modal_aware_jax.experiment.optimizers import make_optimizer
 from modal_aware_jax.experiment.sources import collection, fitted, split_of
 from modal_aware_jax.experiment.tasks import choose_method, task_for
@@ -179,7 +179,7 @@ def experiment(config, pairs: Collection | None = None) -> Experiment:
     joint = _joint_of(cached, means, last, normalize, training.map_crop)
 
     output = task.output(joint)
-    mirrored = data.get("mirrored", False) and hasattr(network, "backbone")
+    mirrored = reads_mirrored(config, network)
     if mirrored:
         output = mean_with_mirror(output, cached)
 

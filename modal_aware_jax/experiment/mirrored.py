@@ -3,6 +3,15 @@
 from collections.abc import Callable
 
 import jax
+from flax import nnx
+
+
+def reads_mirrored(config, network: nnx.Module) -> bool:
+    """Whether a run's pictures are encoded mirrored too: `data.mirrored` says so.
+
+    A network without a backbone reads none.
+    """
+    return bool(config.data.get("mirrored", False)) and hasattr(network, "backbone")
 
 
 def mean_with_mirror(output: Callable, cached_maps: bool) -> Callable:

@@ -66,9 +66,7 @@ def export_run(
             platforms=platforms,
         )
         (partial / PROGRAM).write_bytes(program)
-        weights = flat_variables(model)
-        weights = {k: v for k, v in weights.items() if not k.startswith("memory.")}
-        save_file(weights, partial / WEIGHTS, {"format": "numpy"})  # without the bank
+        save_file(flat_variables(model), partial / WEIGHTS, {"format": "numpy"})
         facts = _facts(experiment, record, workdir, reads)
         (partial / FACTS).write_text(json.dumps(facts, indent=1), "utf-8")
         if reads.tokenizer is not None:

@@ -22,6 +22,7 @@ from modal_aware_jax import build
 from modal_aware_jax.data import pipeline
 from modal_aware_jax.hashing.exported import load_encoder, num_masks
 from modal_aware_jax.modes.program_text import piece_numbers
+from modal_aware_jax.training.memory import Memory
 
 PROGRAM, WEIGHTS, FACTS = "encoder.stablehlo", "model.safetensors", "config.json"
 
@@ -79,8 +80,12 @@ def load_model_file(path: pathlib.Path) -> EncoderModel:
 
 
 def flat_variables(model: nnx.Module) -> dict[str, np.ndarray]:
-    """All variables of a model by dotted names, as `model.safetensors` holds them."""
-    leaves = jax.tree.leaves_with_path(nnx.to_pure_dict(nnx.state(model)))
+    """The variables of a model by dotted names, as `model.safetensors` holds them.
+
+    Without what a loss remembers of its training.
+    """
+    state = nnx.state(model, nnx.Not(Memory))
+    leaves = jax.tree.leaves_with_path(nnx.to_pure_dict(state))
     return {_name(path): np.ascontiguousarray(leaf) for path, leaf in leaves}
 
 
@@ -161,13 +166,18 @@ def _from_weights(path):
     kind = build.choose("backbone", build.BACKBONES, config.backbone.name)
     normalize = build.normalizer(kind.mean, kind.deviation)
 
-    @jax.jit
-    def relaxed(state, batch):
-        model, text = nnx.merge(graphdef, state), batch["text"]
-        options = {}
+    def output(model, batch):
+        text, options = batch["text"], {}
         if getattr(model, "has_stand_ins", False):
             options["present"] = build.presence(batch, text)
-        whole = model(normalize(batch["image"]), text, train=False, **options)
+        return model(normalize(batch["image"]), text, train=False, **options)
+
+    if build.reads_mirrored(config, model):
+        output = build.mean_with_mirror(output, cached_maps=False)
+
+    @jax.jit
+    def relaxed(state, batch):
+        whole = output(nnx.merge(graphdef, state), batch)
         return whole[:, : facts["num_bits"]]  # the first of nested codes
 
     read = ("image", "text", *pipeline.PRESENCE)
