@@ -38,7 +38,7 @@ def captioned_settings(
             "image_size": 256,
             # Whether images are embedded by the mean of what the network gives of them
             # as they are and mirrored; training draws either.
-            "mirrored": False,
+            "mirrored": True,
             # By the size of the collection where it brings no parts.
             "num_queries": config_dict.placeholder(int),
             "num_train": config_dict.placeholder(int),

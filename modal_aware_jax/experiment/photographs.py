@@ -62,10 +62,10 @@ def photograph_settings(
             "source": source,
             "dir": "",
             "options": reader_options(source, **options),
-            "image_size": 192 if quick else 160,
+            "image_size": 224 if quick else 160,
             # Whether pictures are encoded by the mean of what the network gives of them
             # as they are and mirrored; training draws either.
-            "mirrored": False,
+            "mirrored": quick,
             **queries,
             "num_train": 10_000,
             "num_validation": 1000,
@@ -97,7 +97,7 @@ def photograph_settings(
             "hidden_features": 512,
             # Width of the layer between label probabilities and codes that learn from
             # them; 0, or no label head: codes are read off the joint vector.
-            "head_features": 0,
+            "head_features": 512 if quick else 0,
         },
         "loss": {
             "name": METHODS[method].loss,
