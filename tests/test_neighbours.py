@@ -88,7 +88,8 @@ def config_of(method="concat"):
     with config.unlocked():
         config.backbone = dict(name="tiny", options={}, weights="", frozen_blocks=0)
         config.loss.name = "expected_ap"
-        config.loss.label_weight = 0.3  # of a head that cannot be there
+        # Of heads that cannot be there.
+        config.loss.label_weight, config.model.head_features = 0.3, 8
         config.training.num_epochs = 2
     return config
 
