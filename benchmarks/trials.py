@@ -47,6 +47,12 @@ def dropout(image, word):
     return {"model.image_dropout": image, "training.word_dropout": word}
 
 
+# What all trials share, whatever the config reads by now: rows stay comparable.
+SHARED = {
+    "data.image_size": 192,
+    "data.mirrored": False,
+    "model.head_features": 0,
+}
 HALF = dropout(0.5, 0.5)
 TAUGHT = {"model.head_features": 512}
 SLOW = {"optimizer.block_learning_rate": 0.1}
@@ -113,7 +119,7 @@ LOSS_TRIALS = {
         "loss.options.listwise.temperature": 0.2,
         "loss.options.listwise.ap_weight": 10.0,
     },
-    "AP x 10, and codes of label probabilities": AP | OWN | HALF | TAUGHT,
+    "AP x 10, and codes of label probabilities": TAUGHT,
 }
 
 
@@ -144,7 +150,7 @@ def main():
     rows = []
     for method, title, changes in trials(args.name, args.methods.split(",")):
         own = cell_config(config, Cell(method, BITS, SEED))
-        own.update_from_flattened_dict(changes)
+        own.update_from_flattened_dict(SHARED | changes)
         folder = args.workdir / f"{method}-{fingerprint(own)}"
         kept = folder / "trial.json"
         if not kept.exists() and not args.report and args.only in title:

@@ -94,7 +94,7 @@ FINE_TUNED_TRIALS = {
     }
     for rate, epochs in ((5e-5, 20), (1e-4, 20), (2e-5, 20), (1e-4, 30))
 }
-# At 2e-3 the hinge stays at its margin, and all cosines near to one another.
+# At 2e-3 the hinge stays at its margin through the whole training.
 HINGE_TRIALS = {
     f"256 pixels, mirrored, rate {rate:g}": towers(rate, 0.5, 0.3, 0.3)
     | {"data.image_size": 256, "data.mirrored": True}
