@@ -1,9 +1,10 @@
-"""Networks without blocks, on the means of a frozen backbone's last maps."""
+"""Networks on a frozen backbone's last maps, or on their means where they do."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from test_end_to_end import tiny_config
 
 from modal_aware_jax import build
@@ -49,11 +50,30 @@ def batch_of(experiment, index):
     }
 
 
-@pytest.mark.parametrize("method", ["concat", "image"])
-def test_means_give_the_loss_its_gradients_and_the_codes_of_the_images(method, cache):
-    plain = experiment_of(method, cache, cached_maps=False, word_dropout=0.0)
-    means = experiment_of(method, cache, word_dropout=0.0)
-    assert means.cached_means and lower_maps(means).shape == (48, 2, 1, 1, 1280)
+def awake(experiment):
+    """Gates and weights of positions that are not the even ones of the start."""
+    for name, block in nnx.iter_children(experiment.model):
+        if name in ("block1", "block2"):
+            state = nnx.state(block)
+            state = jax.tree.map(
+                lambda x: x + 0.05 * jnp.cos(jnp.arange(x.size).reshape(x.shape)), state
+            )
+            nnx.update(block, state)
+    return experiment
+
+
+@pytest.mark.parametrize(
+    ("method", "shape"),
+    [("concat", (1, 1)), ("image", (1, 1)), ("last_block", (2, 2))],
+)
+def test_what_was_computed_once_gives_the_loss_and_the_codes_of_the_images(
+    method, shape, cache
+):
+    plain = awake(experiment_of(method, cache, cached_maps=False, word_dropout=0.0))
+    means = awake(experiment_of(method, cache, word_dropout=0.0))
+    assert means.cached_means == (shape == (1, 1))
+    assert means.cached_last == (shape == (2, 2))
+    assert lower_maps(means).shape == (48, 2, *shape, 1280)
     index = np.arange(8)
     batch = batch_of(means, index)
     images = np.stack(
@@ -75,11 +95,16 @@ def test_means_give_the_loss_its_gradients_and_the_codes_of_the_images(method, c
 
 @pytest.mark.parametrize(
     ("method", "training"),
-    [("modal_aware", {}), ("concat", {"cached_means": False})],
+    [
+        ("modal_aware", {}),
+        ("first_block", {}),
+        ("concat", {"cached_means": False}),
+        ("last_block", {"cached_means": False}),
+    ],
 )
 def test_what_reads_more_keeps_its_maps(method, training, cache):
     experiment = experiment_of(method, cache, **training)
-    assert not experiment.cached_means
+    assert not experiment.cached_means and not experiment.cached_last
     assert lower_maps(experiment).shape == (48, 2, 2, 2, 320)
 
 

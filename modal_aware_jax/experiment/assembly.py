@@ -174,7 +174,7 @@ def experiment(config, pairs: Collection | None = None) -> Experiment:
         and _is_fixed(network, lambda path: kind.block_of(path) >= frozen)
     )
     means = fixed and network.reads_means
-    last = fixed and getattr(network, "reads_last", False)
+    last = fixed and not means and getattr(network, "reads_last", False)
     solve = task.solve and task.solve(config, pairs, parts, method)
     joint = _joint_of(cached, means, last, normalize, training.map_crop)
 

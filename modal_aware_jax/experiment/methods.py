@@ -96,7 +96,7 @@ BLOCKS = {
 }
 
 
-def _joint(block, fusion=Concat):
+def _joint(block, fusion=Concat, last_block=None):
     def network(make_backbone, text_features, num_bits, *, rngs, **options):
         trunk = make_backbone(rngs)
         return MultimodalHashing(
@@ -104,6 +104,7 @@ def _joint(block, fusion=Concat):
             text_features,
             num_bits,
             block=block,
+            last_block=last_block,
             fusion=fusion,
             rngs=rngs,
             **options,
@@ -155,6 +156,14 @@ METHODS = {
     "modal_aware_squeezed": Method(
         "modal-aware, low-rank kernel, squeezed attention",
         _joint(BLOCKS["modal_aware_squeezed"]),
+    ),
+    "first_block": Method(
+        "modal-aware, block 1 alone",
+        _joint(BLOCKS["modal_aware"], last_block=PassThrough),
+    ),
+    "last_block": Method(
+        "modal-aware, block 2 alone",
+        _joint(PassThrough, last_block=BLOCKS["modal_aware"]),
     ),
     "no_kernel": Method("w/o kernel network", _joint(BLOCKS["no_kernel"])),
     "no_attention": Method("w/o attention", _joint(BLOCKS["no_attention"])),

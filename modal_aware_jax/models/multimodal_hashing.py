@@ -35,6 +35,8 @@ class MultimodalHashing(nnx.Module):
       block: constructor of the two blocks, `(image_features, text_features, *, rngs)`;
         `PassThrough` gives the Concat baseline, `KernelNetwork` and `ChannelAttention`
         the two ablations.
+      last_block: the same for block 2, where it differs from block 1. With a
+        `PassThrough` first, no gradient has to pass the backbone's upper half.
       image_vector: constructor `(in_features, *, rngs)` of what makes one vector of
         block 2's maps: `MeanVector`, or `DenseVector` with a layer of its own.
       text_vector: constructor `(features, *, rngs)` of what becomes of block 2's text:
@@ -46,7 +48,7 @@ class MultimodalHashing(nnx.Module):
       stand_in: constructor `(features, *, rngs)` of what is read in place of a modality
         that a row lacks: `NoStandIn`, or `StandIn` with a learned vector. It replaces
         the wide text and the image's first features, before the blocks; where the
-        network `reads_means`, these are the last maps.
+        network `reads_last`, these are the last maps.
       head: constructor `(in_features, num_bits, *, dtype, rngs)` of the last layers,
         `HashHead`, or `TaughtHashHead`, which predicts the labels itself.
       num_labels: L, for a second head that predicts the labels in training; none by
@@ -64,6 +66,7 @@ class MultimodalHashing(nnx.Module):
         text_widths: tuple[int, int] = (8192, 512),
         text_branch=TextMLP,
         block=ModalAwareBlock,
+        last_block=None,
         image_vector=MeanVector,
         text_vector=PlainText,
         fusion=Concat,
@@ -78,12 +81,12 @@ class MultimodalHashing(nnx.Module):
         self.backbone = backbone
         self.text = text_branch(text_features, text_widths, dtype=dtype, rngs=rngs)
         self.block1 = block(backbone.lower_features, wide, rngs=rngs)
-        self.block2 = block(backbone.upper_features, narrow, rngs=rngs)
+        self.block2 = (last_block or block)(backbone.upper_features, narrow, rngs=rngs)
         self.image_vector = image_vector(backbone.upper_features, rngs=rngs)
         self.text_vector = text_vector(narrow, rngs=rngs)
         self.text_stand_in = stand_in(wide, rngs=rngs)
         first = backbone.lower_features
-        if self.reads_means:
+        if self.reads_last:
             first = backbone.upper_features
         self.image_stand_in = stand_in(first, rngs=rngs)
         self.fusion = fusion(self.image_vector.features, narrow, rngs=rngs)
@@ -107,33 +110,40 @@ class MultimodalHashing(nnx.Module):
         For a frozen lower half whose maps were computed once.
         """
         wide = self._wide(text, present)
-        if not self.reads_means:
+        if not self.reads_last:
             maps = self.image_stand_in(maps, _rows_with("image", present))
         maps, wide = self.block1(maps, wide)
         maps = self.backbone.upper(maps, train=train)
         return self._joint(maps, wide, train, rngs, present)
 
     @property
+    def reads_last(self) -> bool:
+        """Whether nothing of it stands before the backbone's last maps."""
+        return isinstance(self.block1, PassThrough)
+
+    @property
     def reads_means(self) -> bool:
         """Whether all it reads of the last maps is their mean: it has no blocks."""
-        blocks = self.block1, self.block2
-        unblocked = all(isinstance(block, PassThrough) for block in blocks)
+        unblocked = self.reads_last and isinstance(self.block2, PassThrough)
         return unblocked and self.image_vector.reads_mean
 
-    def joint_from_means(
-        self, means: jax.Array, text: jax.Array, *, train: bool, rngs=None, present=None
+    def joint_from_last(
+        self, maps: jax.Array, text: jax.Array, *, train: bool, rngs=None, present=None
     ) -> jax.Array:
-        """Maps means of the last maps, [B, 1, 1, C], and text [B, T] to [B, D].
+        """Maps the last maps, [B, H, W, C], and text [B, T] to joint vectors [B, D].
 
-        For a network that `reads_means` and whose whole backbone is frozen.
+        For a network that `reads_last` and whose whole backbone is frozen; where it
+        `reads_means`, their means [B, 1, 1, C] will do.
         """
-        return self._joint(means, self._wide(text, present), train, rngs, present)
+        return self._joint(maps, self._wide(text, present), train, rngs, present)
+
+    joint_from_means = joint_from_last
 
     def _wide(self, text, present):
         return self.text_stand_in(self.text.wide(text), _rows_with("text", present))
 
     def _joint(self, maps, wide_text, train, rngs, present):
-        if self.reads_means:
+        if self.reads_last:
             maps = self.image_stand_in(maps, _rows_with("image", present))
         maps, text = self.block2(maps, self.text.narrow(wide_text))
         vector = self.image_vector(maps, train=train, rngs=rngs)
