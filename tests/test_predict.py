@@ -180,7 +180,10 @@ def checkpointed(experiment, workdir):
 
 
 def test_an_export_predicts_as_its_run(tmp_path):
-    experiment = build.experiment(posts_config("text"))
+    config = posts_config("text")
+    with config.unlocked():
+        config.model.num_bits = 64  # as configs/folder.py has it for every task
+    experiment = build.experiment(config)
     checkpointed(experiment, tmp_path)
     run = modes.predictor_of_run(experiment, tmp_path)
     folder = modes.export_run(experiment, tmp_path, platforms=["cpu"])

@@ -210,7 +210,7 @@ def experiment(config, pairs: Collection | None = None) -> Experiment:
             make_optimizer, config.optimizer, training.num_epochs
         ),
         normalize=normalize,
-        num_bits=config.model.get("num_bits", 0),
+        num_bits=config.model.get("num_bits", 0) if task.comparison.by_bits else 0,
         image_size=data.image_size,
         wide_features=config.model.get("text_widths", (0,))[0],
         num_epochs=0 if solve else training.num_epochs,
