@@ -1,6 +1,7 @@
 """Without labels: neighbours by frozen features, learned and scored in every mode."""
 
 import dataclasses
+import types
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,9 @@ from test_methods import TinyBackbone
 from modal_aware_jax import build, modes
 from modal_aware_jax.data import shapes
 from modal_aware_jax.experiment.backbones import BACKBONES
+from modal_aware_jax.hashing.head import HashHead
 from modal_aware_jax.retrieval.neighbours import as_labels, joint_vectors, nearest
+from modal_aware_jax.tasks.frozen_features import frozen_features
 from modal_aware_jax.tasks.neighbours import list_length
 from modal_aware_jax.training.memory import NeighbourLists
 
@@ -141,6 +144,29 @@ def test_its_collection_is_encoded_searched_and_exported(run):
     images = np.zeros((2, 32, 32, 3), np.uint8)
     relaxed = model.relaxed({"image": images, "text": pairs.text[:2].astype("f")})
     assert np.asarray(relaxed).shape == (2, 16)
+
+
+def test_labels_that_no_pair_has_are_none():
+    pairs = dataclasses.replace(
+        unlabelled(), labels=np.zeros((260, 2)), label_names=("boat", "dog")
+    )
+    experiment = build.experiment(config_of(), pairs)
+    assert isinstance(experiment.model.head, HashHead)
+    assert experiment.config["model"]["head_features"] == 0  # an export's, too
+
+
+def test_frozen_features_of_maps_that_were_computed_once_are_their_means():
+    maps = RNG.normal(size=(5, 2, 2, 3, 4)).astype(np.float16)
+    experiment = types.SimpleNamespace(
+        cached_means=False,
+        cached_last=True,
+        collection=types.SimpleNamespace(has_image=None, text=np.eye(5)),
+        text=None,
+    )
+    (images, _), (text, has_text) = frozen_features(experiment, maps, (None, None))
+    by_hand = [[[own[0, i, j] for i in (0, 1) for j in (0, 1, 2)]] for own in maps]
+    np.testing.assert_allclose(images, np.mean(by_hand, axis=2)[:, 0], atol=1e-3)
+    assert has_text.all() and text.shape == (5, 5)
 
 
 def test_what_needs_labels_says_so():

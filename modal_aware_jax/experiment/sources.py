@@ -133,7 +133,8 @@ def _given(config):
 def fitted(config, pairs: Collection):
     """The config with the sizes that it leaves open, by the size of the collection.
 
-    Says on stderr what it chose.
+    Says on stderr what it chose. Without labels there is no head of label
+    probabilities: none of its layers would learn what it reads.
     """
     config = config.copy_and_resolve_references()
     data, training = config.data, config.training
@@ -148,6 +149,8 @@ def fitted(config, pairs: Collection):
         if training.batch_size is None:
             training.batch_size = fitting_batch(len(parts.train), jax.device_count())
             was_open = True
+        if not pairs.labels.any() and "head_features" in config.model:
+            config.model.head_features = 0
     if was_open:
         kind = "given" if pairs.parts is not None else "drawn"
         print(

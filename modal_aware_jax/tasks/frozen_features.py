@@ -40,8 +40,9 @@ def frozen_features(experiment, maps, backbone) -> list[tuple]:
 def _image_means(experiment, maps, backbone):
     """Means of the last maps [N, D]."""
     pairs, (graphdef, state) = experiment.collection, backbone
-    if maps is not None and experiment.cached_means:
-        return np.asarray(maps[:, 0], np.float32).reshape(len(pairs), -1)
+    if experiment.cached_means or experiment.cached_last:
+        rows = [own[0].astype(np.float32).mean(axis=(0, 1)) for own in maps]
+        return np.stack(rows)
 
     @jax.jit
     def means(state, images):
