@@ -127,6 +127,18 @@ def test_options_stand_under_the_name_of_their_loss():
     assert loss_options(config.loss) == {"margin": 2.0}
 
 
+def test_runs_from_before_mirrored_readings_are_known_again():
+    config = runpy.run_path(str(CONFIGS[-1]))["get_config"]("")
+    with config.unlocked():
+        config.data.mirrored = False
+    before = config.copy_and_resolve_references()
+    with before.unlocked():
+        del before.data.mirrored
+    assert build.settled(config) == build.settled(before)
+    config.data.mirrored = True
+    assert build.settled(config)["data"]["mirrored"]
+
+
 @pytest.mark.parametrize(("bits", "margin"), [(64, 2.0), (16, 1.0)])
 def test_the_triplet_margin_follows_the_code_length(bits, margin):
     setting = Setting(bits, 2, 4, np.arange(4), num_steps=1, seed=0)
