@@ -57,8 +57,9 @@ flags.DEFINE_integer("rounds", 9, "latency: timings of each method; the median c
 
 
 def title(method: str) -> str:
-    """What figures call a method."""
-    return build.METHODS[method].title
+    """What figures call a method, of whichever task."""
+    tables = (task.methods for task in build.TASKS.values())
+    return next(table[method].title for table in tables if method in table)
 
 
 def draw_all_convergence(workdir, directory, cells) -> None:
@@ -128,6 +129,9 @@ def measure_latency(settings, workdir, directory, cells, pairs, *, rounds) -> No
 
 def draw_codes(workdir, directory, cells, pairs, *, points) -> None:
     """codes_pca.png and codes_tsne.png from the cells' codes of the database."""
+    if not pairs.labels.any():
+        print("codes: left out; they are coloured by label, and the pairs have none.")
+        return
     found = {}
     for cell in _one_seed(cells, ABLATION):
         path = workdir / cell.folder / "codes.npz"

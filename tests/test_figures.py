@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 from sklearn.decomposition import PCA
 
+from modal_aware_jax import figures
 from modal_aware_jax.models.attention import BlockAttention
 from modal_aware_jax.report import attention, code_space, convergence, latency
 from modal_aware_jax.report.statistics import dataset_statistics, statistics_markdown
@@ -93,6 +94,13 @@ def test_labels_are_those_with_most_pairs_of_one_label(rng, tmp_path):
         spaces, label, ["sea", "$dog"], tmp_path / "codes.png", title="4 codes"
     )
     assert opened(tmp_path / "codes.png").shape[1] > 700
+
+
+def test_codes_without_labels_are_left_out_and_titles_are_those_of_any_task(capsys):
+    pairs = types.SimpleNamespace(labels=np.zeros((3, 0)))
+    figures.draw_codes(None, None, {}, pairs, points=3)
+    assert capsys.readouterr().out.startswith("codes: left out")
+    assert figures.title("towers") == "two towers, InfoNCE"
 
 
 def test_an_overlay_takes_both_ends_of_the_colours():
