@@ -51,8 +51,14 @@ def tag_vocabulary(
         num_documents += 1
     frequent = [word for word, count in counts.items() if count >= min_count]
     frequent.sort(key=lambda word: (-counts[word], word))
+    if not counts:
+        raise ValueError(
+            f"tag_vocabulary: none of the {num_documents} documents has a word. Name "
+            "what holds them, in a table of your own with "
+            "--config.data.options.text_column=COLUMN."
+        )
     if not frequent:
-        word, count = max(counts.items(), key=lambda item: item[1], default=("", 0))
+        word, count = max(counts.items(), key=lambda item: item[1])
         raise ValueError(
             f"tag_vocabulary: none of the {len(counts)} words of {num_documents} "
             f"documents occurs in {min_count} of them (the most frequent, {word!r}, "
