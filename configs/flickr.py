@@ -13,11 +13,11 @@ The quick variant keeps the backbone frozen and computes its lower maps once:
         --config.data.dir=FOLDER
 
 Arguments after the colon, each optional: variant=full|quick, method=NAME, bits=K,
-seed=S, backbone=mobilenet_v2|resnet18. Methods: modal_aware (recommended),
-modal_aware_paper (the literal form), modal_aware_low_rank (the same functions, fewer
-weights), first_block, last_block, no_kernel, no_attention, concat, gmu, mcb, text,
-image, dpsh, csq and the others of `experiment/methods.py`. Measured results are in
-README.md.
+seed=S, backbone=mobilenet_v2|resnet18|mobilenet_v2_torchvision (whose weights README
+tells how to get). Methods: modal_aware (recommended), modal_aware_paper (the literal
+form), modal_aware_low_rank (the same functions, fewer weights), first_block,
+last_block, no_kernel, no_attention, concat, gmu, mcb, text, image, dpsh, csq and the
+others of `experiment/methods.py`. Measured results are in README.md.
 """
 
 from ml_collections import ConfigDict

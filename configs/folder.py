@@ -13,8 +13,9 @@ A small ResNet learns from scratch, unless a pretrained backbone is named:
 
     --config=configs/folder.py:backbone=mobilenet_v2,variant=quick
 
-The quick variant keeps it frozen and computes its lower maps once. All settings are
-then those of `configs/flickr.py`, and the weights are looked for as there.
+The quick variant keeps it frozen and computes its lower maps once. All settings but the
+size of a batch, which follows the collection's, are then those of `configs/flickr.py`,
+and the weights are looked for as there.
 
 Without labels its codes learn to keep the neighbours of the features that the network
 starts from, of both modalities, and scores are of those (`tasks/neighbours.py`): name a
@@ -23,7 +24,8 @@ pretrained backbone then, one from scratch starts from random features.
 It is hashed and searched; task=classification predicts the labels instead: one class,
 or several with --config.loss.name=sigmoid.
 
-Arguments after the colon, each optional: backbone=scratch|mobilenet_v2|resnet18,
+Arguments after the colon, each optional: backbone=scratch|mobilenet_v2|resnet18|
+mobilenet_v2_torchvision (README tells where their weights come from),
 variant=full|quick, task=hashing|classification, method=NAME, bits=K, seed=S.
 """
 
@@ -125,7 +127,7 @@ def _from_scratch(choice):
             "standard_text": True,
             "hidden_features": 0,
             # Width of the layer between label probabilities and codes that learn from
-            # them; 0, or no label head: codes are read off the joint vector.
+            # them; 0: codes are read off the joint vector.
             "head_features": 0,
         },
         "loss": {

@@ -10,7 +10,7 @@ words: --config.data.text=sentence. Weights are found as in `configs/flickr.py`.
 
 Arguments after the colon, each optional: variant=full|quick (a frozen backbone whose
 lower maps are computed once), method=NAME, bits=K, seed=S,
-backbone=mobilenet_v2|resnet18. All but the data is as in
+backbone=mobilenet_v2|resnet18|mobilenet_v2_torchvision. All but the data is as in
 `configs/flickr.py`; no number has been measured with this config.
 """
 

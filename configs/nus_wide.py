@@ -10,7 +10,7 @@ of them are 2,100; 10,000 pairs of the rest are trained on (some papers take 10,
 
 Arguments after the colon, each optional: variant=full|quick (a frozen backbone whose
 lower maps are computed once), method=NAME, bits=K, seed=S,
-backbone=mobilenet_v2|resnet18. All but the data is as in
+backbone=mobilenet_v2|resnet18|mobilenet_v2_torchvision. All but the data is as in
 `configs/flickr.py`; no number has been measured with this config.
 """
 

@@ -57,7 +57,7 @@ def get_config(arg: str = "") -> ConfigDict:
                 "standard_text": True,
                 "hidden_features": 0,
                 # Width of the layer between label probabilities and codes that learn
-                # from them; 0, or no label head: codes are read off the joint vector.
+                # from them; 0: codes are read off the joint vector.
                 "head_features": 0,
             },
             "loss": {

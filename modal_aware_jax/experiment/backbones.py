@@ -1,5 +1,6 @@
 """Names of image backbones, with what their public weights expect."""
 
+import functools
 import os
 import pathlib
 from collections.abc import Callable
@@ -11,6 +12,8 @@ from modal_aware_jax.backbones import pretrained
 from modal_aware_jax.backbones.mobilenet import MobileNetV2
 from modal_aware_jax.backbones.resnet import ResNet18
 from modal_aware_jax.experiment.lookup import choose
+
+IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class BackboneKind(NamedTuple):
@@ -38,8 +41,8 @@ BACKBONES = {
     "resnet18": BackboneKind(
         ResNet18,
         pretrained.load_resnet18,
-        (0.485, 0.456, 0.406),
-        (0.229, 0.224, 0.225),
+        IMAGENET_MEAN,
+        IMAGENET_DEVIATION,
         _resnet_block,
     ),
     "mobilenet_v2": BackboneKind(
@@ -47,6 +50,14 @@ BACKBONES = {
         pretrained.load_mobilenet_v2,
         (0.5, 0.5, 0.5),
         (0.5, 0.5, 0.5),
+        lambda path: int(path[1]),
+    ),
+    # The same network as torchvision pads it and scales its images.
+    "mobilenet_v2_torchvision": BackboneKind(
+        functools.partial(MobileNetV2, padding=1),
+        pretrained.load_mobilenet_v2,
+        IMAGENET_MEAN,
+        IMAGENET_DEVIATION,
         lambda path: int(path[1]),
     ),
 }
@@ -68,8 +79,9 @@ def find_weights(name: str, data_dir: str) -> pathlib.Path | str:
     raise ValueError(
         f"The weights {name} were not found: neither as given nor in the data folder, "
         "a folder above it, or a folder `weights` in one of these. Name the file with "
-        "--config.backbone.weights=FILE, or train from scratch with "
-        "--config.backbone.weights=''."
+        "--config.backbone.weights=FILE (README, 'Your data', says where to get it). "
+        "Without any, all of the backbone has to learn: --config.backbone.weights='' "
+        "--config.backbone.frozen_blocks=0 --config.training.cached_maps=False."
     )
 
 

@@ -12,11 +12,13 @@ from modal_aware_jax.experiment.sources import reader_options
 WEIGHTS = {
     "mobilenet_v2": "mobilenet_v2_imagenet_tf.safetensors",
     "resnet18": "resnet18.safetensors",
+    "mobilenet_v2_torchvision": "mobilenet_v2_torchvision.safetensors",
 }
 # The first blocks of the backbone that are not trained.
 FROZEN_BLOCKS = {
     "mobilenet_v2": {"full": 7, "quick": 19},
     "resnet18": {"full": 1, "quick": 9},
+    "mobilenet_v2_torchvision": {"full": 7, "quick": 19},
 }
 
 
@@ -33,7 +35,7 @@ def photograph_arguments(arg: str) -> dict:
         method=("modal_aware", *METHODS),
         bits=64,
         seed=0,
-        backbone=("mobilenet_v2", "resnet18"),
+        backbone=tuple(WEIGHTS),
     )
 
 
@@ -96,7 +98,8 @@ def photograph_settings(
             "standard_text": True,
             "hidden_features": 512,
             # Width of the layer between label probabilities and codes that learn from
-            # them; 0, or no label head: codes are read off the joint vector.
+            # them; 0, no label head or labels, or another loss than expected_ap:
+            # codes are read off the joint vector.
             "head_features": 512 if quick else 0,
         },
         "loss": {
@@ -123,7 +126,8 @@ def photograph_settings(
             "batch_size": 250 if quick else 100,
             "word_dropout": 0.5,
             "cached_maps": quick,
-            # A network without blocks reads no more of a frozen backbone than means.
+            # A network without blocks reads no more of a frozen backbone than means;
+            # with the last block alone its last maps, 250 kB a pair of 224 pixels.
             "cached_means": quick,
             "map_crop": 0,
             "cache_dir": "",
@@ -140,9 +144,9 @@ def photograph_settings(
 
 
 def _backbone_options(backbone: str, quick: bool) -> dict:
-    if backbone != "mobilenet_v2":
+    if backbone == "resnet18":
         return {}
-    # These weights have their norms folded in: see backbones/mobilenet.py.
+    # TensorFlow's have their norms folded in: see backbones/mobilenet.py.
     options = {"freeze_norm": True}
     if quick:  # block 1 before the last convolution: a fifth of the work
         options["num_lower_blocks"] = 18
