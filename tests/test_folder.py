@@ -115,6 +115,11 @@ def test_only_frequent_words_are_kept(tmp_path, load):
     assert load(min_word_count=2, max_words=1).vocabulary == ("a",)
     with pytest.raises(ValueError, match="9 words of 3 documents occurs in 3"):
         load(min_word_count=5)
+    for table in (tmp_path / "data").glob("*.csv"):
+        table.write_text("image,text,labels\na.jpg,,x\nb.jpg,,y\n")
+    told = "none of the 2 pairs has a word.*options.text_column="
+    with pytest.raises(ValueError, match=told):
+        load(allow_empty_text=True)
 
 
 def test_the_table_is_the_only_one_or_named(tmp_path, load):

@@ -59,9 +59,7 @@ def test_a_vocabulary_counts_documents_and_breaks_ties_by_the_alphabet():
     )
     with pytest.raises(ValueError, match=r"4 words of 4 documents occurs in 3 .*in 2"):
         text.tag_vocabulary(documents, min_count=3)
-    with pytest.raises(
-        ValueError, match="none of the 2 documents has a word.*_column="
-    ):
+    with pytest.raises(ValueError, match="none of the 2 documents has a word"):
         text.tag_vocabulary([[], []], min_count=1)
 
 

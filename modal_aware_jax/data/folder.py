@@ -206,6 +206,12 @@ def _scan(
         )
     if vocabulary is None and good:
         documents = [words for _, words, _, _ in good]
+        if not any(documents):
+            raise ValueError(
+                f"folder.load: none of the {len(good):,} pairs has a word. Name the "
+                "column that holds the texts with "
+                "--config.data.options.text_column=NAME."
+            )
         vocabulary = words_of.tag_vocabulary(
             documents,
             min_count=min(min_word_count, len(good)),

@@ -53,9 +53,7 @@ def tag_vocabulary(
     frequent.sort(key=lambda word: (-counts[word], word))
     if not counts:
         raise ValueError(
-            f"tag_vocabulary: none of the {num_documents} documents has a word. Name "
-            "what holds them, in a table of your own with "
-            "--config.data.options.text_column=COLUMN."
+            f"tag_vocabulary: none of the {num_documents} documents has a word."
         )
     if not frequent:
         word, count = max(counts.items(), key=lambda item: item[1])
