@@ -14,11 +14,11 @@ import argparse
 import dataclasses
 import json
 import pathlib
-import runpy
 import time
 
 import numpy as np
 from flax import nnx
+from flickr_settings import add_arguments, quick_config
 
 from modal_aware_jax import build, modes
 from modal_aware_jax.compare import provenance
@@ -34,7 +34,7 @@ METHOD, BITS, SEED = "concat", 64, 0
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data", required=True, help="the folder of MIR-Flickr")
+    add_arguments(parser)
     parser.add_argument("--weights", default="", help="of MobileNetV2")
     parser.add_argument("--method", default=METHOD)
     parser.add_argument("--workdir", default="runs/hidden", type=pathlib.Path)
@@ -42,11 +42,11 @@ def main():
         "--out", default=HERE / "results/hidden_labels", type=pathlib.Path
     )
     args = parser.parse_args()
-    flickr = runpy.run_path(str(HERE.parent / "configs" / "flickr.py"))
-    config = flickr["get_config"](
-        f"variant=quick,method={args.method},bits={BITS},seed={SEED}"
+    config = quick_config(
+        args.data,
+        before=args.before,
+        arg=f"method={args.method},bits={BITS},seed={SEED}",
     )
-    config.data.dir = args.data
     if args.weights:
         config.backbone.weights = args.weights
     pairs = build.collection(config.data)

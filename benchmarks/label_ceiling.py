@@ -11,11 +11,11 @@ distance to it is what hashing costs. Writes `results/label_ceiling.md`.
 
 import argparse
 import pathlib
-import runpy
 
 import jax
 import numpy as np
 from flax import nnx
+from flickr_settings import add_arguments, quick_config
 
 from modal_aware_jax import build
 from modal_aware_jax.compare import provenance
@@ -30,15 +30,13 @@ HERE = pathlib.Path(__file__).parent
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data", required=True, help="the folder of MIR-Flickr")
+    add_arguments(parser)
     parser.add_argument("--workdir", required=True, type=pathlib.Path)
     parser.add_argument("--methods", default="concat,modal_aware")
     parser.add_argument("--bits", default=64, type=int)
     parser.add_argument("--seeds", default="0")
     args = parser.parse_args()
-    get_config = runpy.run_path(str(HERE.parent / "configs" / "flickr.py"))
-    config = get_config["get_config"]("variant=quick")
-    config.data.dir = args.data
+    config = quick_config(args.data, before=args.before)
     cells = chosen_cells(
         config,
         args.workdir,
@@ -75,17 +73,25 @@ def probabilities(experiment, positions):
     """Label probabilities of pairs, [n, L], by the label head."""
     graphdef, state = nnx.split(experiment.model)
 
-    @jax.jit
-    def logits(state, maps, text):
+    def logits(state, batch):
         model = nnx.merge(graphdef, state)
-        maps = maps.astype(np.float32)
+        maps, text = batch["image"].astype(np.float32), batch["text"]
         return label_logits(model, model.joint_from_maps(maps, text, train=False))
 
+    if experiment.mirrored:  # as the codes are
+        logits = build.mean_with_mirror(logits, cached_maps=True)
+    logits = jax.jit(logits)
     batches = pipeline.cached_eval_batches(
-        lower_maps(experiment), experiment.collection, positions, batch_size=200
+        lower_maps(experiment),
+        experiment.collection,
+        positions,
+        batch_size=200,
+        mirrored=experiment.mirrored,
     )
     rows = [
-        np.asarray(logits(state, batch["image"], batch["text"]))[batch["mask"]]
+        np.asarray(logits(state, {x: batch[x] for x in ("image", "text")}))[
+            batch["mask"]
+        ]
         for batch in batches
     ]
     return 1 / (1 + np.exp(-np.concatenate(rows).astype(np.float64)))

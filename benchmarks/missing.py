@@ -18,11 +18,11 @@ on nothing else, so every pair is encoded three times and the codes are mixed. W
 import argparse
 import json
 import pathlib
-import runpy
 
 import jax
 import numpy as np
 from flax import nnx
+from flickr_settings import add_arguments, quick_config
 
 from modal_aware_jax import build
 from modal_aware_jax.compare import provenance
@@ -43,7 +43,7 @@ GREY = 128
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data", required=True, help="the folder of MIR-Flickr")
+    add_arguments(parser)
     parser.add_argument("--dropout", required=True, type=pathlib.Path)
     parser.add_argument("--without", required=True, type=pathlib.Path)
     parser.add_argument("--unimodal", required=True, type=pathlib.Path)
@@ -52,9 +52,7 @@ def main():
     parser.add_argument("--text_missing", default=0.2, type=float)
     parser.add_argument("--bits", default=64, type=int)
     args = parser.parse_args()
-    get_config = runpy.run_path(str(HERE.parent / "configs" / "flickr.py"))
-    config = get_config["get_config"]("variant=quick")
-    config.data.dir = args.data
+    config = quick_config(args.data, before=args.before)
     dropped = config.copy_and_resolve_references()
     dropped.model.image_missing = args.image_missing
     dropped.model.text_missing = args.text_missing

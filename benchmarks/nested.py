@@ -13,9 +13,9 @@ alone, where there are any. Writes `results/nested.md` and `nested.json`.
 import argparse
 import json
 import pathlib
-import runpy
 
 import numpy as np
+from flickr_settings import add_arguments, quick_config
 
 from modal_aware_jax import build
 from modal_aware_jax.compare import provenance
@@ -32,16 +32,14 @@ PARTS = ("protocol", "unseen")
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data", required=True, help="the folder of MIR-Flickr")
+    add_arguments(parser)
     parser.add_argument("--nested", required=True, type=pathlib.Path)
     parser.add_argument("--own", required=True, type=pathlib.Path)
     parser.add_argument("--methods", default="modal_aware,concat")
     parser.add_argument("--bits", default=128, type=int)
     parser.add_argument("--lengths", default="16,32,48,64")
     args = parser.parse_args()
-    get_config = runpy.run_path(str(HERE.parent / "configs" / "flickr.py"))
-    config = get_config["get_config"]("variant=quick")
-    config.data.dir = args.data
+    config = quick_config(args.data, before=args.before)
     own, _ = find_cells(config, args.own)
     config.model.nested_bits = tuple(map(int, args.lengths.split(",")))
     cells = chosen_cells(

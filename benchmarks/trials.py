@@ -8,7 +8,7 @@
 `methods` trains each method with each of the same settings, so that none has more
 trials than the next. `blocks` varies what is the modal-aware block's own: its pace, its
 halves, its widths. `losses` varies the loss of Concat. All on MIR-Flickr's quick config
-at 64 bits, seed 0, as it was when they were chosen (`SHARED`); `places`, both blocks or
+at 64 bits, seed 0, as it was when they were chosen (`BEFORE`); `places`, both blocks or
 one of them, as it is.
 
 The score is the MAP of the 1,000 validation queries after the last epoch; they search
@@ -23,9 +23,9 @@ import contextlib
 import gc
 import json
 import pathlib
-import runpy
 
 import jax
+from flickr_settings import BEFORE, quick_config
 
 from modal_aware_jax import build, modes
 from modal_aware_jax.compare import provenance
@@ -49,12 +49,6 @@ def dropout(image, word):
     return {"model.image_dropout": image, "training.word_dropout": word}
 
 
-# What all trials share, whatever the config reads by now: rows stay comparable.
-SHARED = {
-    "data.image_size": 192,
-    "data.mirrored": False,
-    "model.head_features": 0,
-}
 HALF = dropout(0.5, 0.5)
 TAUGHT = {"model.head_features": 512}
 SLOW = {"optimizer.block_learning_rate": 0.1}
@@ -141,10 +135,10 @@ PLACE_TRIALS = {
 def trials(name, methods):
     """(method, name of the setting, changes) of each trial."""
     if name == "methods":
-        return [(m, t, SHARED | c) for t, c in METHOD_TRIALS.items() for m in methods]
+        return [(m, t, BEFORE | c) for t, c in METHOD_TRIALS.items() for m in methods]
     if name == "places":
         return [(m, title, own) for title, (m, own) in PLACE_TRIALS.items()]
-    base = SHARED | AP | OWN | HALF
+    base = BEFORE | AP | OWN | HALF
     if name == "blocks":
         return [(m, title, base | own) for title, (m, own) in BLOCK_TRIALS.items()]
     return [("concat", title, base | own) for title, own in LOSS_TRIALS.items()]
@@ -160,9 +154,7 @@ def main():
     parser.add_argument("--out", type=pathlib.Path, help="default: results/trials_NAME")
     parser.add_argument("--report", action="store_true", help="write what is there")
     args = parser.parse_args()
-    get_config = runpy.run_path(str(HERE.parent / "configs" / "flickr.py"))
-    config = get_config["get_config"]("variant=quick")
-    config.data.dir = args.data
+    config = quick_config(args.data)
     pairs = None if args.report else build.collection(config.data)
     rows = []
     for method, title, changes in trials(args.name, args.methods.split(",")):

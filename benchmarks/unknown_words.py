@@ -11,11 +11,11 @@ perfect map would give. Writes `results/unknown_words.md`.
 
 import argparse
 import pathlib
-import runpy
 
 import jax
 import numpy as np
 from flax import nnx
+from flickr_settings import add_arguments, quick_config
 
 from modal_aware_jax import build
 from modal_aware_jax.backbones.sentence_vectors import SentenceModel
@@ -34,14 +34,13 @@ SHARES = (0.1, 0.3, 0.5)
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data", required=True, help="the folder of MIR-Flickr")
+    add_arguments(parser)
     parser.add_argument("--workdir", required=True, type=pathlib.Path)
     parser.add_argument("--method", default="concat")
     parser.add_argument("--bits", default=64, type=int)
     args = parser.parse_args()
-    get_config = runpy.run_path(str(HERE.parent / "configs" / "flickr.py"))
-    config = get_config["get_config"](f"variant=quick,method={args.method}")
-    config.data.dir, config.model.num_bits = args.data, args.bits
+    config = quick_config(args.data, before=args.before, arg=f"method={args.method}")
+    config.model.num_bits = args.bits
     (cell,) = chosen_cells(
         config, args.workdir, methods=[args.method], bits=args.bits, seeds=[0]
     )

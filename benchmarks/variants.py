@@ -18,18 +18,18 @@ import argparse
 import itertools
 import json
 import pathlib
-import runpy
 import statistics
+
+from flickr_settings import add_arguments, quick_config
 
 from modal_aware_jax import build, compare
 from modal_aware_jax.compare import summary
 from modal_aware_jax.compare.cells import Cell
-from modal_aware_jax.data.text_vectors import KINDS
 
 HERE = pathlib.Path(__file__).parent
 BITS = 64
 VARIANTS = {  # the key of the config, and its values: the others are held to the first
-    "texts": ("data.text", KINDS),
+    "texts": ("data.text", ("bag", "tfidf", "sentence")),
     "precision": ("model.dtype", ("float32", "bfloat16")),
 }
 NOTES = {
@@ -41,7 +41,7 @@ NOTES = {
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("name", choices=VARIANTS)
-    parser.add_argument("--data", required=True, help="the folder of MIR-Flickr")
+    add_arguments(parser)
     parser.add_argument("--methods", default="text,concat,modal_aware")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--workdir", type=pathlib.Path, help="default: runs/NAME")
@@ -52,11 +52,9 @@ def main():
     key, values = VARIANTS[args.name]
     methods = args.methods.split(",")
     seeds = [int(seed) for seed in args.seeds.split(",")]
-    flickr = runpy.run_path(str(HERE.parent / "configs" / "flickr.py"))
 
     def config(value):
-        config = flickr["get_config"]("variant=quick")
-        config.data.dir = args.data
+        config = quick_config(args.data, before=args.before)
         config.update_from_flattened_dict({key: value})
         return config
 

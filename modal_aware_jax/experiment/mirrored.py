@@ -19,7 +19,8 @@ def mean_with_mirror(output: Callable, cached_maps: bool) -> Callable:
 
     Training draws either at random; in evaluation both are read, and what the head
     gives is averaged: relaxed bits before their sign, embeddings, logits. Encoding
-    costs twice as much where maps are not cached.
+    costs twice as much where maps are not cached. A second score of pairs, and the
+    graph that is drawn, read the picture as it is.
 
     Args:
       output: of one reading, to an array.
