@@ -148,6 +148,11 @@ def _cell(row):
 
 def _measure_waiting(settings, workdir, waiting, kept, args):
     pairs = build.collection(settings.data)
+    if not pairs.labels.any():
+        raise ValueError(
+            f"Robustness is told by the fall in MAP by labels, and {pairs.name} has "
+            "none. Compare collections with labels."
+        )
     readers, databases, experiment = {}, {}, None
     of_method = {}  # one compiled program for all seeds of a method
     for cell, missing in waiting.items():

@@ -1,5 +1,7 @@
 """Figures and tables: numbers against loops and scikit-learn, pictures that open."""
 
+import subprocess
+import sys
 import types
 
 import numpy as np
@@ -7,7 +9,6 @@ import pytest
 from PIL import Image
 from sklearn.decomposition import PCA
 
-from modal_aware_jax import figures
 from modal_aware_jax.models.attention import BlockAttention
 from modal_aware_jax.report import attention, code_space, convergence, latency
 from modal_aware_jax.report.statistics import dataset_statistics, statistics_markdown
@@ -96,11 +97,30 @@ def test_labels_are_those_with_most_pairs_of_one_label(rng, tmp_path):
     assert opened(tmp_path / "codes.png").shape[1] > 700
 
 
-def test_codes_without_labels_are_left_out_and_titles_are_those_of_any_task(capsys):
-    pairs = types.SimpleNamespace(labels=np.zeros((3, 0)))
-    figures.draw_codes(None, None, {}, pairs, points=3)
-    assert capsys.readouterr().out.startswith("codes: left out")
-    assert figures.title("towers") == "two towers, InfoNCE"
+def test_what_needs_labels_says_so_and_titles_are_those_of_any_task():
+    """In a process of its own: importing a command defines its flags."""
+    program = """
+import subprocess
+import sys
+import types
+import numpy as np
+from modal_aware_jax import build, figures, robustness
+pairs = types.SimpleNamespace(name="mine", labels=np.zeros((3, 0)))
+figures.draw_codes(None, None, {}, pairs, points=3)
+print(figures.title("towers"))
+build.collection = lambda data: pairs
+try:
+    settings = types.SimpleNamespace(data=None)
+    robustness._measure_waiting(settings, None, {}, None, None)
+except ValueError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    codes, title, robustness = done.stdout.splitlines()
+    assert codes.startswith("codes: left out") and title == "two towers, InfoNCE"
+    assert "mine has none" in robustness
 
 
 def test_an_overlay_takes_both_ends_of_the_colours():
