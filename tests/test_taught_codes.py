@@ -104,3 +104,9 @@ def test_one_modality_alone_has_the_head_too():
     for method in ("image", "text"):
         model = build.experiment(config_of(method)).model
         assert isinstance(model.head, TaughtHashHead) and model.label_head is None
+
+
+@pytest.mark.parametrize("loss", ["soft_ap", "listwise"])
+def test_losses_by_the_label_head_refuse_to_be_without_one(loss):
+    with pytest.raises(ValueError, match=f"{loss} learns .*label_weight above 0"):
+        build.experiment(config_of(loss=loss, label_weight=0.0))

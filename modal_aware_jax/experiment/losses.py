@@ -62,12 +62,14 @@ class Loss(NamedTuple):
         renews, or None.
       taught: whether a network with a label head that it trains has its codes of a
         `TaughtHashHead`, of `config.model.head_features`.
+      label_head: whether it learns from the logits of a label head.
     """
 
     make: Callable
     options: dict[str, Any]
     memory: Callable[[Setting], nnx.Module] | None = None
     taught: bool = False
+    label_head: bool = False
 
 
 def _of_batch(loss):
@@ -108,13 +110,8 @@ def _expected_ndcg(u, labels, *, weight):
     return weight * expected_ndcg_loss(jnp.tanh(u), labels)
 
 
-def _taught_relevance(name, batch, share):
+def _taught_relevance(batch, share):
     """Relevances [B, B]: those of the labels, and a share of the label head's."""
-    if "label_logits" not in batch:
-        raise ValueError(
-            f"config.loss.name={name} learns from the label head: set "
-            "--config.loss.label_weight above 0, such as 1."
-        )
     labels, logits = batch["labels"], batch["label_logits"]
     taught = predicted_relevance(logits, logits)
     shared = (shared_labels(labels, labels) > 0).astype(taught.dtype)
@@ -123,7 +120,7 @@ def _taught_relevance(name, batch, share):
 
 def _soft_ap(setting, *, weight, share):
     def loss(u, batch, memory):
-        relevance = _taught_relevance("soft_ap", batch, share)
+        relevance = _taught_relevance(batch, share)
         return weight * soft_relevance_ap_loss(jnp.tanh(u), relevance)
 
     return loss
@@ -131,7 +128,7 @@ def _soft_ap(setting, *, weight, share):
 
 def _listwise(setting, *, weight, temperature, share, ap_weight):
     def loss(u, batch, memory):
-        relevance = _taught_relevance("listwise", batch, share)
+        relevance = _taught_relevance(batch, share)
         h = jnp.tanh(u)
         value = weight * relevance_divergence(h, relevance, temperature=temperature)
         if ap_weight:
@@ -221,10 +218,11 @@ LOSSES = {
     "expected_ap": Loss(_of_batch(_expected_ap), {"weight": 10.0}, taught=True),
     "expected_ndcg": Loss(_of_batch(_expected_ndcg), {"weight": 10.0}),
     # Relevance distillation: a share of the label head's own, 0 the labels' alone.
-    "soft_ap": Loss(_soft_ap, {"weight": 10.0, "share": 1.0}),
+    "soft_ap": Loss(_soft_ap, {"weight": 10.0, "share": 1.0}, label_head=True),
     "listwise": Loss(
         _listwise,
         {"weight": 10.0, "temperature": 0.1, "share": 1.0, "ap_weight": 0.0},
+        label_head=True,
     ),
     "contrastive": Loss(_after_tanh(contrastive), {"margin": 2.0}),
     "dpsh": Loss(_of_batch(pairwise.dpsh), {"quantization_weight": 0.1}),

@@ -52,6 +52,11 @@ def head_loss(
         labels=pairs.labels,
     )
     kind = choose("loss", losses, config.loss.name)
+    if getattr(kind, "label_head", False) and not label_weight:
+        raise ValueError(
+            f"config.loss.name={config.loss.name} learns from the label head: set "
+            "--config.loss.label_weight above 0, such as 1."
+        )
     options = loss_options(config.loss, losses)
     nested = config.model.get("nested_bits", ())
     if nested and kind.memory is not None:
