@@ -211,6 +211,21 @@ def test_two_processes_share_the_cells(config, tmp_path, monkeypatch, capsys):
     assert "gmu, 16 bits, seed 0: another process runs it" in capsys.readouterr().out
 
 
+def test_a_cell_that_another_process_ends_while_this_one_prepares_is_taken(
+    config, tmp_path, monkeypatch
+):
+    cell = Cell("text", 16, 0)
+    made = compare.cell_config(config, cell)
+
+    def end_elsewhere(experiment):
+        record = compare.record_of(made, Finished(result(0.9, 0.7), 123.0))
+        compare.write_cell(tmp_path / cell.folder, record)
+
+    fake_training(monkeypatch, pytest.fail)
+    monkeypatch.setattr(running, "lower_maps", end_elsewhere)
+    assert compare.run_cells(config, [cell], tmp_path)[cell].seconds == 123
+
+
 def test_an_interrupted_cell_keeps_its_time(config, tmp_path, monkeypatch):
     stops = [True, False]
 

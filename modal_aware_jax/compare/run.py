@@ -92,6 +92,9 @@ def run_cell(config, pairs, directory: pathlib.Path) -> Finished:
     """Trains and evaluates one cell, and marks it as finished."""
     experiment = build.experiment(config, pairs)
     lower_maps(experiment)  # shared by all cells, so no part of this one's time
+    finished = read_cell(directory, config)
+    if finished is not None:  # by another process, meanwhile: its time is right
+        return finished
     clock = directory / "seconds.txt"
     with timed(clock):
         result = modes.train(experiment, directory)
