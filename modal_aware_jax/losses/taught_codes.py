@@ -15,15 +15,16 @@ from modal_aware_jax.losses.soft_relevance import (
 )
 
 
-def steepness(step: jax.Array, num_steps: int, last: float = 100.0) -> jax.Array:
+def steepness(step: jax.Array, num_steps: int, last: float = 1000.0) -> jax.Array:
     """β of tanh(β u) after some of the steps: from 1 to `last`, by equal factors.
 
-    Relaxed codes rank better than their signs as long as they are not near them. The
+    Relaxed codes rank better than their signs as long as they are not near them; the
+    shorter the codes, the nearer they have to come. The
     continuation of Cao et al., "HashNet" (ICCV 2017), sec. 3.3, without stages.
 
     Example:
       >>> [round(float(steepness(step, 4)), 2) for step in range(5)]
-      [1.0, 3.16, 10.0, 31.62, 100.0]
+      [1.0, 5.62, 31.62, 177.83, 1000.0]
     """
     return jnp.power(last, jnp.clip(step / num_steps, 0, 1))
 
