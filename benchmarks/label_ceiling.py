@@ -6,7 +6,7 @@
 Of the same networks that a comparison on MIR-Flickr trained, each pair's label
 probabilities p rank the pairs that were not trained on by 1 - prod_l (1 - p_l p'_l),
 the probability of a shared label if labels were independent. No code is read: the
-distance to it is what hashing costs. Writes `results/label_ceiling.md`.
+distance to it is what hashing costs. Writes `results/label_ceiling.md`, or `--out`.
 """
 
 import argparse
@@ -35,6 +35,9 @@ def main():
     parser.add_argument("--methods", default="concat,modal_aware")
     parser.add_argument("--bits", default=64, type=int)
     parser.add_argument("--seeds", default="0")
+    parser.add_argument(
+        "--out", default=HERE / "results/label_ceiling.md", type=pathlib.Path
+    )
     args = parser.parse_args()
     config = quick_config(args.data, before=args.before)
     cells = chosen_cells(
@@ -66,7 +69,7 @@ def main():
         f"{args.bits} bits, `configs/flickr.py:variant=quick`, commit "
         f"{provenance()['commit']}. Made by `benchmarks/label_ceiling.py`.\n"
     )
-    (HERE / "results" / "label_ceiling.md").write_text("\n".join(lines) + "\n" + note)
+    args.out.write_text("\n".join(lines) + "\n" + note)
 
 
 def probabilities(experiment, positions):
