@@ -100,8 +100,6 @@ def test_labels_are_those_with_most_pairs_of_one_label(rng, tmp_path):
 def test_what_needs_labels_says_so_and_titles_are_those_of_any_task():
     """In a process of its own: importing a command defines its flags."""
     program = """
-import subprocess
-import sys
 import types
 import numpy as np
 from modal_aware_jax import build, figures, robustness

@@ -49,12 +49,13 @@ def tag_vocabulary(
     for words in documents:
         counts.update(set(words))
         num_documents += 1
-    frequent = [word for word, count in counts.items() if count >= min_count]
-    frequent.sort(key=lambda word: (-counts[word], word))
     if not counts:
         raise ValueError(
-            f"tag_vocabulary: none of the {num_documents} documents has a word."
+            f"tag_vocabulary: none of the {num_documents} documents has a word. Look "
+            "into the files that should hold them."
         )
+    frequent = [word for word, count in counts.items() if count >= min_count]
+    frequent.sort(key=lambda word: (-counts[word], word))
     if not frequent:
         word, count = max(counts.items(), key=lambda item: item[1])
         raise ValueError(

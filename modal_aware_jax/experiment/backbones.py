@@ -37,6 +37,10 @@ def _resnet_block(path):
     return 0 if path[0] == "stem" else 1 + 2 * int(path[1]) + int(path[2])
 
 
+def _mobilenet_block(path):
+    return int(path[1])
+
+
 BACKBONES = {
     "resnet18": BackboneKind(
         ResNet18,
@@ -50,7 +54,7 @@ BACKBONES = {
         pretrained.load_mobilenet_v2,
         (0.5, 0.5, 0.5),
         (0.5, 0.5, 0.5),
-        lambda path: int(path[1]),
+        _mobilenet_block,
     ),
     # The same network as torchvision pads it and scales its images.
     "mobilenet_v2_torchvision": BackboneKind(
@@ -58,7 +62,7 @@ BACKBONES = {
         pretrained.load_mobilenet_v2,
         IMAGENET_MEAN,
         IMAGENET_DEVIATION,
-        lambda path: int(path[1]),
+        _mobilenet_block,
     ),
 }
 

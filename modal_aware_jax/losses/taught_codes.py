@@ -19,8 +19,8 @@ def steepness(step: jax.Array, num_steps: int, last: float = 1000.0) -> jax.Arra
     """β of tanh(β u) after some of the steps: from 1 to `last`, by equal factors.
 
     Relaxed codes rank better than their signs as long as they are not near them; the
-    shorter the codes, the nearer they have to come. The
-    continuation of Cao et al., "HashNet" (ICCV 2017), sec. 3.3, without stages.
+    shorter the codes, the nearer they have to come. The continuation of Cao et al.,
+    "HashNet" (ICCV 2017), sec. 3.3, without stages.
 
     Example:
       >>> [round(float(steepness(step, 4)), 2) for step in range(5)]

@@ -41,8 +41,8 @@ def _image_means(experiment, maps, backbone):
     """Means of the last maps [N, D]."""
     pairs, (graphdef, state) = experiment.collection, backbone
     if experiment.cached_means or experiment.cached_last:
-        rows = [own[0].astype(np.float32).mean(axis=(0, 1)) for own in maps]
-        return np.stack(rows)
+        # One by one: all last maps are too much for the memory.
+        return np.stack([own[0].astype(np.float32).mean(axis=(0, 1)) for own in maps])
 
     @jax.jit
     def means(state, images):

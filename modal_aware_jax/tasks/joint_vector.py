@@ -52,7 +52,7 @@ def head_loss(
         labels=pairs.labels,
     )
     kind = choose("loss", losses, config.loss.name)
-    if getattr(kind, "label_head", False) and not label_weight:
+    if kind.label_head and not label_weight:
         raise ValueError(
             f"config.loss.name={config.loss.name} learns from the label head: set "
             "--config.loss.label_weight above 0, such as 1."
