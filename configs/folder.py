@@ -148,6 +148,8 @@ def _from_scratch(choice):
             "num_epochs": 20,
             "batch_size": config_dict.placeholder(int),  # by the split's size
             "word_dropout": 0.1,
+            # The share of training pictures that are noisy, blurred or compressed.
+            "degraded": 0.0,
             "cached_maps": False,
             "cached_means": False,
             "map_crop": 0,

@@ -1,5 +1,6 @@
 """Batches: pure in the seed, resumable, complete, padded, and from cached maps."""
 
+import dataclasses
 import io
 import time
 
@@ -9,6 +10,7 @@ from PIL import Image
 
 from modal_aware_jax.data import pipeline
 from modal_aware_jax.data.collection import Collection
+from modal_aware_jax.data.stored_image import grey_image
 
 N, T, L = 23, 7, 3
 
@@ -187,6 +189,22 @@ def test_evaluation_keeps_the_order_and_pads_and_masks_the_last_batch(source):
             assert corner == i
 
 
+def test_a_share_of_the_crops_is_degraded():
+    """Crops of one grey: only noise, a third of what degrades, changes these."""
+    pairs = dataclasses.replace(collection(), images=[grey_image()] * N)
+
+    def changed(share):
+        dataset = pipeline.train_batches(
+            pairs, np.arange(20), batch_size=20, image_size=8, seed=0, degraded=share
+        )
+        images = np.concatenate([batch["image"] for batch in take(dataset, 30)])
+        return (images != images[:, :1, :1]).any(axis=(1, 2, 3)).mean()
+
+    assert changed(0.0) == 0
+    assert 0.25 < changed(1.0) < 0.42
+    assert 0.06 < changed(0.3) < 0.15
+
+
 def test_evaluation_of_nothing_is_no_batch():
     pairs = collection()
     assert not list(pipeline.eval_batches(pairs, [], batch_size=3, image_size=8))
@@ -213,6 +231,50 @@ def test_cached_maps_are_plain_or_flipped_at_random_and_keep_their_type():
     for batch, other in zip(take(plain, 4), batches, strict=False):
         np.testing.assert_array_equal(batch["index"], other["index"])
         np.testing.assert_array_equal(batch["image"][:, 0, 0, 0], batch["index"])
+
+
+def test_a_share_of_the_rows_reads_the_maps_of_degraded_pictures():
+    """Rows of degraded maps follow the indices; nothing else of a batch changes."""
+    maps, indices = cached(), np.arange(19, -1, -2)
+    degraded = maps[indices] + 100  # of position i: i + 100, flipped a little more
+
+    def batches(**options):
+        dataset = pipeline.cached_train_batches(
+            maps, collection(), indices, batch_size=10, seed=0, **options
+        )
+        return take(dataset, 60)
+
+    plain, some = batches(), batches(degraded=(degraded, 0.3))
+    read = []
+    for before, after in zip(plain, some, strict=True):
+        np.testing.assert_array_equal(before["index"], after["index"])
+        difference = (after["image"] - before["image"]).reshape(10, -1)
+        read.append(difference[:, 0] > 50)
+        expected = np.where(read[-1], 100, 0)[:, None]
+        np.testing.assert_allclose(difference, expected + 0 * difference, atol=0.1)
+    share = np.concatenate(read).mean()
+    assert abs(share - 0.3) < 5 * np.sqrt(0.3 * 0.7 / 600)
+    for batch in batches(degraded=(degraded, 1.0)):
+        assert (batch["image"] > 50).all()
+
+
+def test_processes_read_the_same_degraded_rows_as_one():
+    maps, indices = cached(), np.arange(20)
+
+    def first(share):
+        dataset = pipeline.cached_train_batches(
+            maps,
+            collection(),
+            indices,
+            batch_size=10,
+            seed=0,
+            degraded=(maps + 100, 0.5),
+            share=share,
+        )
+        return take(dataset, 1)[0]["image"]
+
+    parts = [first((0, 2)), first((1, 2))]
+    np.testing.assert_array_equal(np.concatenate(parts), first((0, 1)))
 
 
 def test_cached_maps_may_lie_in_a_file_and_are_read_fast(tmp_path):

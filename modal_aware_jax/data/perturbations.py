@@ -3,7 +3,7 @@
 Each function is pure: the same input, dose and random generator give the same output.
 Images are uint8 [H, W, 3], texts are lists of words. `LEVELS` is the table of doses;
 `perturb_image` and `perturb_words` apply one of them to one pair of a collection, the
-same for every method and in any order.
+same for every method and in any order. `degrade` draws one for a training picture.
 """
 
 import io
@@ -173,6 +173,39 @@ def perturb_words(
     if name == "empty":
         return empty(words, dose / 100, rng)
     raise ValueError(_unknown("text", name))
+
+
+def degrade(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Noise, blur or JPEG, each as likely, of any dose up to the strongest of `LEVELS`.
+
+    Doses are drawn evenly: noise of 0 to 40 grey levels, blur of 0 to 2 % of the
+    shorter side, JPEG of quality 95 down to 10.
+
+    Args:
+      image: uint8 [H, W, 3], as the network reads it.
+      rng: of kind and dose.
+
+    Returns:
+      uint8 [H, W, 3].
+
+    Example:
+      >>> grey = np.full((8, 8, 3), 128, np.uint8)
+      >>> degrade(grey, np.random.default_rng(0)).shape
+      (8, 8, 3)
+    """
+    kind, share = rng.integers(3), rng.uniform()
+    if kind == 0:
+        return add_noise(image, share * _strongest("noise"), rng)
+    if kind == 1:
+        radius = share * _strongest("blur") / 100 * min(image.shape[:2])
+        return blur(image, radius)
+    best = 95
+    quality = best - share * (best - _strongest("jpeg"))
+    return compress(image, round(quality))
+
+
+def _strongest(name):
+    return LEVELS[name].doses[-1]
 
 
 def _generator(name, seed, position):

@@ -28,6 +28,7 @@ shrinking); other libraries differ by about 1/255.
 import dataclasses
 import io
 import os
+from typing import NamedTuple
 
 import grain
 import jax
@@ -35,6 +36,7 @@ import numpy as np
 from PIL import Image
 
 from modal_aware_jax.data.collection import Collection
+from modal_aware_jax.data.perturbations import degrade
 
 BATCHES_AHEAD = 4
 PRESENCE = ("has_image", "has_text")
@@ -52,6 +54,7 @@ def train_batches(
     crop_scale: tuple[float, float] = (0.3, 1.0),
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3),
     flip: bool = True,
+    degraded: float = 0.0,
     share: tuple[int, int] = (0, 1),
 ) -> grain.IterDataset:
     """Endless augmented batches, reshuffled each epoch; the last partial is dropped.
@@ -70,6 +73,7 @@ def train_batches(
       crop_scale: range of a crop's area as a part of the image's.
       crop_ratio: range of a crop's width : height, relative to the image's.
       flip: whether half of the crops are mirrored.
+      degraded: the share of crops that `perturbations.degrade` has its way with.
       share: (number, count) of the process: it reads B / count rows of each batch.
 
     Example:
@@ -83,7 +87,7 @@ def train_batches(
     """
     _check_indices(indices, collection, batch_size, "train_batches")
     augment = _RandomCrop(
-        collection, image_size, tuple(crop_scale), tuple(crop_ratio), flip
+        collection, image_size, tuple(crop_scale), tuple(crop_ratio), flip, degraded
     )
     rows = _rows_of(share, batch_size, "train_batches")
     pairs = _positions(indices).seed(seed).shuffle().random_map(augment)
@@ -101,6 +105,7 @@ def cached_train_batches(
     batch_size: int,
     seed: int,
     flip: bool = True,
+    degraded: tuple[np.ndarray, float] | None = None,
     share: tuple[int, int] = (0, 1),
 ) -> grain.IterDataset:
     """Endless batches of cached maps, plain or flipped at random for each pair.
@@ -113,17 +118,20 @@ def cached_train_batches(
       batch_size: B.
       seed: of order and flips.
       flip: whether half of the maps are flipped.
+      degraded: maps [len(indices), 2, h, w, C] of the same pairs' degraded pictures
+        (`degraded.degraded_pictures`), and the share of rows that read these.
       share: as in `train_batches`.
     """
     _check_indices(indices, collection, batch_size, "cached_train_batches")
     _check_maps(maps, collection, "cached_train_batches")
     rows = _rows_of(share, batch_size, "cached_train_batches")
+    others = degraded and _OtherMaps(*degraded, _rows_by_position(indices, collection))
     batches = (
         _positions(indices)
         .seed(seed)
         .shuffle()
         .batch(batch_size, drop_remainder=True, batch_fn=np.asarray)
-        .random_map(_GatherMaps(maps, collection, rows, flip))
+        .random_map(_GatherMaps(maps, collection, rows, flip, others))
         .repeat()
     )
     return _read_ahead(batches, 0, 1)
@@ -226,6 +234,7 @@ class _RandomCrop(grain.transforms.RandomMap):
     scale: tuple[float, float]
     ratio: tuple[float, float]
     flip: bool
+    degraded: float
 
     def random_map(self, element, rng):
         image = decode(self.collection.images[int(element)])
@@ -233,6 +242,8 @@ class _RandomCrop(grain.transforms.RandomMap):
         pixels = resize(image, self.image_size, box)
         if self.flip and rng.uniform() < 0.5:
             pixels = np.ascontiguousarray(pixels[:, ::-1])
+        if self.degraded and rng.uniform() < self.degraded:
+            pixels = degrade(pixels, rng)
         return {"image": pixels, **_columns(self.collection, element)}
 
 
@@ -253,6 +264,20 @@ class _WholeBatch(grain.transforms.Map):
         return {"image": images, **_masked_columns(self.collection, element)}
 
 
+class _OtherMaps(NamedTuple):
+    """Maps that a share of the rows reads, and the row of each position in them."""
+
+    maps: np.ndarray
+    share: float
+    rows: np.ndarray
+
+
+def _rows_by_position(indices, collection):
+    rows = np.full(len(collection), -1)
+    rows[indices] = np.arange(len(indices))
+    return rows
+
+
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class _GatherMaps(grain.transforms.RandomMap):
     """Positions [B] -> a batch, or some rows of it, of maps, plain or flipped."""
@@ -261,12 +286,19 @@ class _GatherMaps(grain.transforms.RandomMap):
     collection: Collection
     rows: slice
     flip: bool = True
+    others: _OtherMaps | None = None
 
     def random_map(self, element, rng):
         flipped = rng.integers(0, 2, size=len(element))[self.rows] * self.flip
+        drawn = rng.random(len(element))[self.rows] if self.others else None
         element = element[self.rows]
+        images = self.maps[element, flipped]  # [B, h, w, C]
+        if self.others:
+            other = drawn < self.others.share
+            rows = self.others.rows[element[other]]
+            images[other] = self.others.maps[rows, flipped[other]]
         return {
-            "image": self.maps[element, flipped],  # [B, h, w, C]
+            "image": images,
             **_columns(self.collection, element),
         }
 

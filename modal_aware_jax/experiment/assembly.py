@@ -19,7 +19,12 @@ from modal_aware_jax.data.text_vectors import represent, text_encoder
 from modal_aware_jax.data.token_table import TokenTable
 from modal_aware_jax.data.word_ids import WordIds
 from modal_aware_jax.experiment.backbones import BACKBONES
-from modal_aware_jax.experiment.inputs import crop_maps, normalizer, presence
+from modal_aware_jax.experiment.inputs import (
+    crop_maps,
+    degraded_share,
+    normalizer,
+    presence,
+)
 from modal_aware_jax.experiment.lookup import choose
 from modal_aware_jax.experiment.methods import model, needs_stand_ins
 from modal_aware_jax.experiment.mirrored import mean_with_mirror, reads_mirrored
@@ -55,6 +60,7 @@ class Experiment:
       mirrored: whether what is encoded is the mean of a picture's reading as it is
         and mirrored (`mirrored.py`); `output` is then.
       wide_features: width of the wide text vector, the first of `text_widths`.
+      degraded: the share of training pictures that are degraded first.
       augment: whether images are cropped and mirrored at random in training.
       suffix: of the files that are written of codes of another length than the whole.
       The other fields are the config's values of the same names.
@@ -91,6 +97,7 @@ class Experiment:
     validation_search: str
     validation_database: int | None
     workers: int
+    degraded: float = 0.0
     augment: bool = True
     suffix: str = ""
 
@@ -227,6 +234,7 @@ def experiment(config, pairs: Collection | None = None) -> Experiment:
         validation_search=training.get("validation_search", "unseen"),
         validation_database=training.get("validation_database", 0) or None,
         workers=training.workers,
+        degraded=degraded_share(training),
         augment=training.get("augment", True),
     )
 

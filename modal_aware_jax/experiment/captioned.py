@@ -102,6 +102,8 @@ def captioned_settings(
         "training": {
             "num_epochs": 20 if trained else 50,
             "batch_size": 200,
+            # The share of training pictures that are noisy, blurred or compressed.
+            "degraded": 0.0,
             "cached_maps": True,
             "cached_means": True,
             "map_crop": 0,

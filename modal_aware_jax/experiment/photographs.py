@@ -125,6 +125,8 @@ def photograph_settings(
             # A ranking by average precision wants many rivals.
             "batch_size": 250 if quick else 100,
             "word_dropout": 0.5,
+            # The share of training pictures that are noisy, blurred or compressed.
+            "degraded": 0.0,
             "cached_maps": quick,
             # A network without blocks reads no more of a frozen backbone than means;
             # with the last block alone its last maps, 250 kB a pair of 224 pixels.

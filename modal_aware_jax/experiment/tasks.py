@@ -48,9 +48,9 @@ def settled(config) -> dict[str, Any]:
     """The config's values, with the options of its own loss only: what the run is.
 
     Of the data's options it has those that were given. The task is left out where it is
-    the default; nested lengths, shares of missing modalities, the taught head and
-    mirrored readings where there are none: runs from before there were others are known
-    again.
+    the default; nested lengths, shares of missing modalities, the taught head,
+    mirrored and degraded readings where there are none: runs from before there were
+    others are known again.
     """
     values = config.to_dict()
     for name in ("nested_bits", "image_missing", "text_missing", "head_features"):
@@ -60,6 +60,8 @@ def settled(config) -> dict[str, Any]:
         values["model"].pop("head_features", None)
     if not values["data"].get("mirrored"):
         values["data"].pop("mirrored", None)
+    if not values["training"].get("degraded"):
+        values["training"].pop("degraded", None)
     if values.get("task") == DEFAULT:
         del values["task"]
     values["loss"]["options"] = loss_options(config.loss, task_of(config).losses)

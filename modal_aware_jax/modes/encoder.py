@@ -9,6 +9,7 @@ from flax import nnx
 
 from modal_aware_jax.build import Experiment
 from modal_aware_jax.data import pipeline
+from modal_aware_jax.data.degraded import degraded_pictures
 from modal_aware_jax.hashing.encode import encode, relax
 from modal_aware_jax.training import devices
 from modal_aware_jax.training.cache import frozen_maps
@@ -117,9 +118,26 @@ def lower_maps(experiment: Experiment) -> np.ndarray | None:
         return np.broadcast_to(np.float16(0), (len(experiment.collection), 2, 1, 1, 1))
     if not experiment.cached_maps:
         return None
+    return _maps_of(experiment, experiment.collection)
+
+
+def degraded_maps(experiment: Experiment) -> np.ndarray | None:
+    """The same of the training pairs' pictures, each degraded once: [n, 2, h, w, C].
+
+    None where no share of them is read so, or from pixels.
+    """
+    reads = hasattr(experiment.model, "backbone") and experiment.cached_maps
+    if not (reads and experiment.degraded):
+        return None
+    parts, size = experiment.split, experiment.image_size
+    return _maps_of(
+        experiment, degraded_pictures(experiment.collection, parts.train, size)
+    )
+
+
+def _maps_of(experiment, pairs):
     lower, weights = lower_half(experiment)
     place = {"path": experiment.cache_dir, "image_size": experiment.image_size}
-    pairs = experiment.collection
     maps = frozen_maps(pairs, lower, weights, workers=experiment.workers, **place)
     if experiment.cached_last:
         place |= {"kind": "last", "dtype": np.float16}

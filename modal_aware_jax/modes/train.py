@@ -6,7 +6,7 @@ import jax
 
 from modal_aware_jax.build import Experiment
 from modal_aware_jax.data import pipeline, protocol
-from modal_aware_jax.modes.encoder import Encoder, lower_maps
+from modal_aware_jax.modes.encoder import Encoder, degraded_maps, lower_maps
 from modal_aware_jax.modes.evaluate import report_run
 from modal_aware_jax.modes.reading import keep_reading
 from modal_aware_jax.training import devices
@@ -58,10 +58,12 @@ def fit_run(experiment: Experiment, workdir: pathlib.Path):
             image_size=experiment.image_size,
             seed=experiment.seed,
             workers=experiment.workers,
+            degraded=experiment.degraded,
             share=devices.share(),
             **({} if experiment.augment else as_it_is),
         )
     else:
+        others = degraded_maps(experiment)
         batches = pipeline.cached_train_batches(
             maps,
             pairs,
@@ -69,6 +71,7 @@ def fit_run(experiment: Experiment, workdir: pathlib.Path):
             batch_size=experiment.batch_size,
             seed=experiment.seed,
             flip=experiment.augment,
+            degraded=None if others is None else (others, experiment.degraded),
             share=devices.share(),
         )
     steps_per_epoch = len(parts.train) // experiment.batch_size
