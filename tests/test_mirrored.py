@@ -8,7 +8,9 @@ from test_frozen_means import SIZE, experiment_of
 from modal_aware_jax.compare.perturbed import Reader
 from modal_aware_jax.data import pipeline
 from modal_aware_jax.hashing.codes import binarize, pack
+from modal_aware_jax.modes import search
 from modal_aware_jax.modes.encoder import Encoder, lower_maps, variables_of
+from modal_aware_jax.modes.reading import other_reading
 
 ROWS = np.arange(6)
 
@@ -67,6 +69,37 @@ def test_the_codes_of_perturbed_pictures_are_of_both_readings_too(truth, cache):
     bits = unpacked(codes, ours.num_bits)
     assert sure.mean() > 0.9
     assert (bits == np.asarray(binarize(expected)))[sure].all()
+
+
+def test_an_index_of_the_other_reading_is_a_file_of_its_own(cache):
+    def which(method, *, now, before):
+        experiment = experiment_of(method, cache, mirrored=now)
+        data = {} if before is None else {"mirrored": before}
+        return other_reading(experiment, {"config": {"data": data}})
+
+    assert which("concat", now=True, before=True) == ""
+    assert which("concat", now=False, before=None) == ""  # of before there were any
+    assert which("concat", now=True, before=None) == "-mirrored"
+    assert which("concat", now=False, before=True) == "-plain"
+    assert which("text", now=False, before=True) == ""
+
+
+def test_a_search_after_a_change_of_the_reading_makes_its_own_index(
+    cache, tmp_path, monkeypatch
+):
+    record, names = {"step": 3, "config": {"data": {"mirrored": True}}}, []
+
+    def opened(pairs, path, encode_pairs):
+        names.append(path.name)
+        raise InterruptedError
+
+    monkeypatch.setattr(search, "load_run", lambda *run: record)
+    monkeypatch.setattr(search, "open_index", opened)
+    for mirrored in (True, False):
+        now = experiment_of("concat", cache, mirrored=mirrored)
+        with pytest.raises(InterruptedError):
+            search.search_run(now, tmp_path, words="sea")
+    assert names == ["collection-3.index", "collection-3-plain.index"]
 
 
 def unpacked(codes, num_bits):

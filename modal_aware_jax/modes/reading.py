@@ -56,6 +56,23 @@ def check_reading(experiment: Experiment, workdir: pathlib.Path) -> None:
         )
 
 
+def other_reading(experiment: Experiment, record: dict) -> str:
+    """What tells files of codes apart that are not read as the run was trained.
+
+    Args:
+      experiment: whose `mirrored` may have been changed since.
+      record: of the run, as `load_run` gives it.
+
+    Returns:
+      '-mirrored' or '-plain', as the pictures are read now; '' where they always were.
+    """
+    before = record.get("config", {}).get("data", {}).get("mirrored", False)
+    has_pictures = hasattr(experiment.model, "backbone")
+    if not has_pictures or bool(before) == experiment.mirrored:
+        return ""
+    return "-mirrored" if experiment.mirrored else "-plain"
+
+
 def _facts(experiment):
     pairs = experiment.collection
     # Words have a column each, or a number each, in this order.

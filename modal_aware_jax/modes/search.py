@@ -24,6 +24,7 @@ from modal_aware_jax.modes.encode import (
 )
 from modal_aware_jax.modes.evaluate import load_run
 from modal_aware_jax.modes.model_files import EncoderModel
+from modal_aware_jax.modes.reading import other_reading
 from modal_aware_jax.modes.unknown_words import reading
 from modal_aware_jax.report import result_picture
 from modal_aware_jax.report.shown import shown
@@ -58,11 +59,12 @@ def search_run(
     """
     need_codes(experiment)
     _check_query(image, words)
-    step = load_run(experiment, workdir)["step"]
+    record = load_run(experiment, workdir)
+    which = f"{record['step']}{experiment.suffix}{other_reading(experiment, record)}"
     pairs = experiment.collection
     index = open_index(
         pairs,
-        workdir / f"collection-{step}{experiment.suffix}.index",
+        workdir / f"collection-{which}.index",
         lambda: encode_collection(experiment, workdir),
     )
     graphdef, state = nnx.split(experiment.model)

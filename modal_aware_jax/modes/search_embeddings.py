@@ -12,6 +12,7 @@ from modal_aware_jax.build import Experiment
 from modal_aware_jax.data.captions.collection import sentences_of
 from modal_aware_jax.modes.encoder import Encoder, lower_maps, variables_of
 from modal_aware_jax.modes.evaluate import load_run
+from modal_aware_jax.modes.reading import other_reading
 from modal_aware_jax.modes.search import read_query_image
 from modal_aware_jax.report import result_picture
 from modal_aware_jax.retrieval.embedding_index import EmbeddingIndex
@@ -53,9 +54,10 @@ def search_embeddings(
     target = target or ("text" if image else "image")
     if target not in TARGETS:
         raise ValueError(f"search: --target is image or text, not {target!r}.")
-    step = load_run(experiment, workdir)["step"]
+    record = load_run(experiment, workdir)
+    which = f"{record['step']}{other_reading(experiment, record)}"
     pixels, embedding = _query(experiment, image, words)
-    index = _index(experiment, workdir, step, target)
+    index = _index(experiment, workdir, which, target)
     cosines, names = index.search(embedding[None], k)
     pairs = experiment.collection
     position = {name: i for i, name in enumerate(pairs.ids.tolist())}
@@ -99,7 +101,7 @@ def _query(experiment, image, words):
     return pixels, images if image is not None else texts
 
 
-def _index(experiment, workdir, step, target):
+def _index(experiment, workdir, which, target):
     """The index of all pictures or of all sentences, made on first use."""
     pairs = experiment.collection
     captions = pairs.captions[:]
@@ -113,8 +115,8 @@ def _index(experiment, workdir, step, target):
         ],
     }
     files = {
-        "image": workdir / f"collection-{step}.images",
-        "text": workdir / f"collection-{step}.sentences",
+        "image": workdir / f"collection-{which}.images",
+        "text": workdir / f"collection-{which}.sentences",
     }
     if not all(path.exists() for path in files.values()):
         positions = np.arange(len(pairs))

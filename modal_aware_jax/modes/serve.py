@@ -17,6 +17,7 @@ from modal_aware_jax.modes.encode import (
 )
 from modal_aware_jax.modes.evaluate import load_run
 from modal_aware_jax.modes.model_files import EncoderModel
+from modal_aware_jax.modes.reading import other_reading
 from modal_aware_jax.retrieval.index import HammingIndex
 from modal_aware_jax.serve.encoder import QueryEncoder
 from modal_aware_jax.serve.live_index import LiveIndex
@@ -36,7 +37,8 @@ def service_of_run(
         collection's own, `served-STEP.index` in the workdir, encoded on first use.
     """
     need_codes(experiment)
-    step = load_run(experiment, workdir)["step"]
+    record = load_run(experiment, workdir)
+    which = f"{record['step']}{experiment.suffix}{other_reading(experiment, record)}"
     graphdef, state = nnx.split(experiment.model)
     relaxed = jax.jit(
         lambda state, batch: experiment.output(nnx.merge(graphdef, state), batch)
@@ -49,7 +51,7 @@ def service_of_run(
     )
     pairs = experiment.collection
     if index is None:
-        index = workdir / f"served-{step}{experiment.suffix}.index"
+        index = workdir / f"served-{which}.index"
         _make_index(index, pairs, lambda: encode_collection(experiment, workdir))
     return _service(index, pairs, encoder)
 
