@@ -75,7 +75,7 @@ def get_config(arg: str = "") -> ConfigDict:
                 # Of networks that score pairs: see configs/flickr8k.py.
                 "pair_weight": 1.0,
                 "pair_rows": 16,
-                "num_negatives": 3,
+                "num_negatives": 7,
                 "momentum": 0.995,
             },
             "optimizer": {

@@ -15,10 +15,10 @@ from modal_aware_jax.backbones.text_vector import StandardText
 from modal_aware_jax.data.token_table import TokenTable
 from modal_aware_jax.experiment import assembly, matchers
 from modal_aware_jax.experiment.backbones import BACKBONES, BackboneKind
-from modal_aware_jax.losses.pair_choice import (
+from modal_aware_jax.losses.pair_groups import (
     binary_loss,
     choice_loss,
-    pairs_to_score,
+    draw_groups,
 )
 from modal_aware_jax.models.captioned import CaptionedTowers
 from modal_aware_jax.models.captioned_tokens import CaptionedTokens
@@ -118,32 +118,67 @@ def test_sentences_that_are_there_are_drawn_alike():
     assert shares[0] == 1 and np.abs(shares[1:] - 0.5).max() < 0.1
 
 
-def test_pairs_to_score_and_their_losses_by_hand():
-    logits = jnp.array([[0.0, 50.0, 0.0], [50.0, 0.0, 0.0], [0.0, 50.0, 0.0]])
-    image, text, there = pairs_to_score(
-        jax.random.key(0),
-        logits,
-        num_rows=2,
-        num_negatives=2,
-        groups=jnp.array([0, 1, 2]),
+def test_groups_are_of_rows_that_are_alike_and_begin_with_their_own():
+    logits = np.full((6, 6), -50.0, np.float32)
+    logits[0, 3] = logits[1, 4] = logits[4, 5] = 80.0  # alike in one direction of two
+    drawn = draw_groups(jax.random.key(0), jnp.asarray(logits), num_groups=2, size=2)
+    assert drawn.rows.tolist() == [[0, 3], [1, 4]] and drawn.there.all()
+    images = jnp.array([0, 1, 2, 0, 4, 5])  # row 3 is another sentence of image 0
+    drawn = draw_groups(
+        jax.random.key(0), jnp.asarray(logits), num_groups=2, size=2, groups=images
     )
-    assert image.shape == text.shape == there.shape == (5, 2) and there.all()
-    assert image.tolist()[:3] == [[0, 1]] * 3 and text.tolist()[3:] == [[0, 1]] * 2
-    assert text.tolist()[1:3] == [[1, 0]] * 2
-    assert image.tolist()[3] in ([1, 0], [1, 2])
-    scores = jnp.array([[1.0, 2.0], [0.0, 2.0], [5.0, 5.0]])
-    counted = jnp.array([[True, True], [True, True], [True, False]])
-    e = np.exp
-    texts = [np.log(1 + e(-1)), np.log(2)]
-    images = [np.log(1 + e(4)), 0]
-    expected = np.mean(texts) + np.mean(images)
-    assert float(choice_loss(scores, counted)) == pytest.approx(expected, rel=1e-5)
-    each = [*np.log1p(e([-1.0, -2.0])), *np.log1p(e([0.0, 2.0])), np.log1p(e(5.0))]
-    assert float(binary_loss(scores, counted)) == pytest.approx(np.mean(each))
-    same = pairs_to_score(
-        jax.random.key(0), logits, num_rows=9, num_negatives=1, groups=jnp.zeros(3, int)
-    )
-    assert not same[2][1:].any() and float(choice_loss(scores, same[2][:, :2])) == 0
+    assert drawn.there.tolist() == [[[True, False], [False, True]], [[True] * 2] * 2]
+
+
+def test_rows_join_a_group_as_often_as_the_softmax_says():
+    logits = jnp.log(jnp.array([[1.0, 6.0, 3.0, 1.0]])) * jnp.ones((4, 1))
+    logits = jnp.where(
+        jnp.arange(4)[:, None] == 0, 2 * logits, 0
+    )  # halved with logits.T
+    draw = jax.vmap(lambda key: draw_groups(key, logits, num_groups=1, size=2).rows)
+    second = np.asarray(draw(jax.random.split(jax.random.key(1), 3000)))[:, 0, 1]
+    shares = np.bincount(second, minlength=4) / 3000
+    np.testing.assert_allclose(shares, [0, 0.6, 0.3, 0.1], atol=0.04)
+
+
+@pytest.mark.parametrize(("num_groups", "size"), [(0, 2), (1, 5), (5, 2), (1, 1)])
+def test_groups_that_do_not_fit_into_the_batch_are_refused(num_groups, size):
+    options = {"num_groups": num_groups, "size": size}
+    with pytest.raises(ValueError, match=f"{num_groups} groups of {size} do not fit"):
+        draw_groups(jax.random.key(0), jnp.zeros((4, 4)), **options)
+
+
+def test_losses_of_groups_by_a_double_loop():
+    rng = np.random.default_rng(0)
+    scores, there = rng.normal(size=(2, 3, 3)), np.ones((2, 3, 3), bool)
+    there[1, 0, 2] = there[1, 2, 0] = False
+    choices, judgements = {"image": [], "text": []}, []
+    for group in range(2):
+        for i in range(3):
+            right = scores[group, i, i]
+            rows = [scores[group, i, j] for j in range(3) if there[group, i, j]]
+            columns = [scores[group, j, i] for j in range(3) if there[group, j, i]]
+            choices["image"].append(np.log(np.exp(rows).sum()) - right)
+            choices["text"].append(np.log(np.exp(columns).sum()) - right)
+            for j in range(3):
+                if there[group, i, j]:
+                    sign = 1 if i == j else -1
+                    judgements.append(np.log1p(np.exp(-sign * scores[group, i, j])))
+    expected = np.mean(choices["image"]) + np.mean(choices["text"])
+    found = choice_loss(jnp.asarray(scores, jnp.float32), jnp.asarray(there))
+    assert float(found) == pytest.approx(expected, rel=1e-5)
+    found = binary_loss(jnp.asarray(scores, jnp.float32), jnp.asarray(there))
+    assert float(found) == pytest.approx(np.mean(judgements), rel=1e-5)
+
+
+def test_what_one_side_alone_says_brings_nothing_in_a_group():
+    """A score of the text alone, such as how many images it is near to."""
+    there = jnp.ones((1, 4, 4), bool)
+    even = choice_loss(jnp.zeros((1, 4, 4)), there)
+    assert float(even) == pytest.approx(2 * np.log(4))
+    for side in (1, 2):
+        bias = jnp.expand_dims(jnp.array([[0.5, -1.0, 2.0, 0.1]]), side)
+        assert choice_loss(jnp.broadcast_to(bias, (1, 4, 4)), there) > even + 0.1
 
 
 def test_a_slow_copy_follows_and_is_not_trained():

@@ -79,10 +79,10 @@ def captioned_settings(
             "name": row.loss,
             "options": default_options(MATCHING.losses),
             # Of networks that score pairs: their loss counts so much, of so many
-            # images of each batch with so many hard negatives either way.
+            # images of each batch, in groups in which each has so many wrong sentences.
             "pair_weight": 1.0,
             "pair_rows": 16,
-            "num_negatives": 3,
+            "num_negatives": 7,
             "momentum": 0.995,  # of a slow copy
         },
         "optimizer": {

@@ -9,7 +9,7 @@ from flax import nnx
 from modal_aware_jax.experiment.inputs import drop_words
 from modal_aware_jax.losses.cross_pairs import cosines
 from modal_aware_jax.losses.momentum_contrast import momentum_info_nce, moving_average
-from modal_aware_jax.losses.pair_choice import PAIR_LOSSES, pairs_to_score
+from modal_aware_jax.losses.pair_groups import PAIR_LOSSES, draw_groups
 from modal_aware_jax.models.captioned import by_sentence
 from modal_aware_jax.models.captioned_tokens import CaptionedTokens
 
@@ -97,8 +97,8 @@ def pair_loss(
     """`loss(model, batch, key)` of a `CaptionedTokens`.
 
     The contrast of the embeddings, and `loss.pair_weight` times the loss of the scores
-    of `loss.pair_rows` images of each batch, their sentences and `loss.num_negatives`
-    hard negatives of either, drawn by the embeddings.
+    of all pairs in groups of 1 + `loss.num_negatives` images and sentences that are
+    alike by the embeddings, of `loss.pair_rows` images of each batch together.
 
     Args:
       config: the section `loss`.
@@ -130,21 +130,26 @@ def pair_loss(
                 scale=scale,
                 groups=groups,
             )
-        of_image, of_text, there = pairs_to_score(
+        size = min(1 + config.num_negatives, len(rows))
+        drawn = draw_groups(
             negatives,
             scale * cosines(image, rows),
-            num_rows=config.pair_rows,
-            num_negatives=config.num_negatives,
+            num_groups=max(1, min(config.pair_rows, len(rows)) // size),
+            size=size,
             groups=groups,
         )
+        of_image, of_text = (
+            jnp.broadcast_to(side, drawn.there.shape).reshape(-1)
+            for side in (drawn.rows[:, :, None], drawn.rows[:, None, :])
+        )
         scores = model.score(
-            tokens[of_image.reshape(-1)],
-            text["tokens"][of_text.reshape(-1), 0],
-            text["mask"][of_text.reshape(-1), 0],
+            tokens[of_image],
+            text["tokens"][of_text, 0],
+            text["mask"][of_text, 0],
             train=True,
             rngs=nnx.Rngs(dropout=pairs),
         )
-        judged = judge(scores.reshape(of_image.shape), there)
+        judged = judge(scores.reshape(drawn.there.shape), drawn.there)
         value += config.pair_weight * judged
         return value, {"pair_loss": judged}
 
