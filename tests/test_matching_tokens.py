@@ -1,6 +1,7 @@
 """Networks of tokens in the task matching: rows, losses, one run, its second look."""
 
 import functools
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ from test_matching_task import Halves, photographs, tiny
 
 from modal_aware_jax import build, compare, modes
 from modal_aware_jax.backbones.text_vector import StandardText
+from modal_aware_jax.data.collection import Collection
 from modal_aware_jax.data.token_table import TokenTable
 from modal_aware_jax.experiment import assembly, matchers
 from modal_aware_jax.experiment.backbones import BACKBONES, BackboneKind
@@ -22,7 +24,9 @@ from modal_aware_jax.losses.pair_groups import (
 )
 from modal_aware_jax.models.captioned import CaptionedTowers
 from modal_aware_jax.models.captioned_tokens import CaptionedTokens
+from modal_aware_jax.models.temperature import Temperature
 from modal_aware_jax.models.two_tower import TwoTower
+from modal_aware_jax.tasks import matching
 from modal_aware_jax.tasks.pair_training import draw_tokens, follow
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -255,6 +259,43 @@ def test_the_graph_of_a_run_is_read(run):
     for layer in (*first["edges"], *last["edges"]):
         assert layer.shape == (516, 516)  # words of the sentence, no padding
         np.testing.assert_allclose(layer.sum(axis=1), 1, rtol=1e-4)
+
+
+class Sums(nnx.Module):
+    """A pair's score: the sum of its image and its words."""
+
+    def __init__(self):
+        self.temperature = Temperature()
+
+    def tokens(self, batch):
+        numbers = batch["text"].reshape(len(batch["text"]), -1, 2)
+        text = {"tokens": numbers[..., None], "mask": numbers != 0}
+        return batch["image"].reshape(len(numbers), 1, 1), text
+
+    def score(self, image, text, mask):
+        return image[:, 0, 0] + (text[..., 0] * mask).sum(axis=1)
+
+
+def test_a_sentence_without_a_word_keeps_its_place():
+    captions = ["sea\ndog", "!!!\ncat", "sky"]
+    numbers = [[1, 0, 2, 0], [0, 0, 3, 0], [4, 0, 0, 0]]
+    none = np.zeros((3, 0))
+    pairs = Collection("three", list("abc"), [b""] * 3, numbers, captions, none, (), ())
+    experiment = SimpleNamespace(
+        model=Sums(),
+        collection=pairs,
+        config={"model": {"features": 1}},
+        pairs=matching.PairCalls(Sums.tokens, Sums.score, None),
+        batch_size=2,
+    )
+    maps = np.array([[10.0, 0], [20, 0], [30, 0]]).reshape(3, 2, 1, 1, 1)
+    positions = np.array([1, 0, 2])
+    variables = [nnx.to_pure_dict(nnx.state(experiment.model))]
+    scorer = modes.evaluate.PairScorer(experiment, variables, maps, positions)
+    _, texts, owners = matching.embeddings_of(experiment, positions, np.zeros((3, 3)))
+    assert owners.tolist() == [0, 0, 1, 1, 2] and texts.shape == (5, 1)
+    found = scorer(owners, np.arange(5))
+    assert found.tolist() == [20, 23, 11, 12, 34]  # an image plus its own words
 
 
 def test_tokens_are_asked_for(tmp_path):

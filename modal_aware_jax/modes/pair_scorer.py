@@ -7,6 +7,7 @@ from flax import nnx
 
 from modal_aware_jax.build import Experiment
 from modal_aware_jax.data import pipeline
+from modal_aware_jax.data.captions.collection import sentences_there
 from modal_aware_jax.training.progress import ProgressBar
 
 PAIRS = 256  # scored at once
@@ -62,7 +63,8 @@ class PairScorer:
             found = jax.device_get(tokens(self._variables, arrays))
             image, text = jax.tree.map(lambda x, kept=kept: x[kept], found)
             images.append(image)
-            there = text["mask"].any(axis=2)  # as `embeddings_of` takes sentences
+            captions = [pairs.captions[int(i)] for i in batch["index"][kept]]
+            there = sentences_there(captions, text["mask"].shape[1])
             texts.append(text["tokens"][there].astype(np.float16))
             masks.append(text["mask"][there])
         gallery = (np.concatenate(part) for part in (images, texts, masks))

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from modal_aware_jax.data.captions.collection import sentences_of
+from modal_aware_jax.data.captions.collection import sentences_of, sentences_there
 from modal_aware_jax.data.prepare import default_prepared_dir
 from modal_aware_jax.experiment.lookup import choose
 from modal_aware_jax.experiment.losses import loss_options
@@ -182,12 +182,11 @@ def pairs(network, joint: Callable) -> PairCalls | None:
 
 def embeddings_of(experiment, positions, outputs: np.ndarray):
     """Outputs of images -> images [N, F], their sentences [M, F] and whose they are."""
-    pairs = experiment.collection
-    counts = [len(sentences_of(pairs.captions[int(i)])) for i in positions]
+    captions = [experiment.collection.captions[int(i)] for i in positions]
     features = experiment.config["model"]["features"]
     both = outputs.reshape(len(positions), -1, features)
-    there = np.arange(both.shape[1] - 1) < np.array(counts)[:, None]
-    return both[:, 0], both[:, 1:][there], np.repeat(np.arange(len(counts)), counts)
+    there = sentences_there(captions, both.shape[1] - 1)
+    return both[:, 0], both[:, 1:][there], np.nonzero(there)[0]
 
 
 def validate(experiment, outputs: dict) -> dict[str, float]:

@@ -41,6 +41,18 @@ def sentences_of(caption: str) -> list[str]:
     return caption.split("\n")
 
 
+def sentences_there(captions: Sequence[str], most: int) -> np.ndarray:
+    """Which of the `most` places for sentences each caption fills: bool [N, most].
+
+    A sentence counts though no word of it is known.
+
+    >>> sentences_there(["A dog .\\n!!!", "Sea"], 3).tolist()
+    [[True, True, False], [True, False, False]]
+    """
+    counts = [len(sentences_of(caption)) for caption in captions]
+    return np.arange(most) < np.array(counts, int)[:, None]
+
+
 def caption_of(sentences: Sequence[str]) -> str:
     """Sentences as one caption; line breaks inside a sentence become spaces."""
     return "\n".join(" ".join(sentence.split()) for sentence in sentences)
