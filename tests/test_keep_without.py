@@ -7,8 +7,11 @@ from tiny_archives import jpeg, write_flickr, write_folder
 
 from modal_aware_jax.build import reader_options
 from modal_aware_jax.data import flickr25k, folder, pipeline
+from modal_aware_jax.data.collection import Collection
 from modal_aware_jax.data.presence import with_presence
 from modal_aware_jax.data.problems import DataProblems
+from modal_aware_jax.data.text_vectors import WordTokens, represent
+from modal_aware_jax.data.token_table import TokenTable
 from modal_aware_jax.experiment.methods import needs_stand_ins
 
 TABLE = """image,text,labels
@@ -61,6 +64,17 @@ def test_flickr_keeps_tags_whose_image_is_gone(tmp_path):
     assert pairs.ids.tolist() == ["im1", "im2", "im3", "im4", "im7", "im10"]
     assert np.flatnonzero(~pairs.has_image).tolist() == [1]
     assert np.flatnonzero(~with_presence(pairs).has_text).tolist() == [2]
+
+
+def test_words_as_tokens_say_which_rows_have_a_text():
+    bags, none = np.array([[1, 0, 1], [0, 0, 0], [0, 1, 0]]), np.ones((3, 1))
+    captions = ["sea sky", "", "dog"]
+    words = ("sea", "dog", "sky")
+    pairs = Collection("x", list("abc"), [b""] * 3, bags, captions, none, words, ("l",))
+    tokens = represent(pairs, WordTokens(pairs, np.ones((3, 2))))
+    assert with_presence(tokens).has_text.tolist() == [True, False, True]
+    lines = TokenTable(np.ones((2, 4)), np.array([[0, 2], [0, 0]]))
+    assert lines.has_tokens.tolist() == [True, False]
 
 
 def test_such_a_run_learns_stand_ins():

@@ -114,6 +114,12 @@ def test_no_row_loses_both():
     assert words[400:800].all() and not image[400:800].any()
     np.testing.assert_allclose(1 - image[800:].mean(), 0.25, atol=0.03)
     np.testing.assert_allclose(1 - words[800:].mean(), 0.5, atol=0.03)
+    pieces = {"tokens": jnp.ones((4000, 3, 2)), "mask": text != 0}
+    same = drop_modalities(
+        jax.random.key(0), batch, pieces, image_rate=0.25, text_rate=0.5
+    )
+    for name in pipeline.PRESENCE:
+        np.testing.assert_array_equal(same[name], taken[name])
     both_masks = presence({"has_text": [True, False, True]}, jnp.eye(3).at[2].set(0))
     assert both_masks["image"] is None
     assert both_masks["text"].tolist() == [True, False, False]

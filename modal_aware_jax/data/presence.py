@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 
 from modal_aware_jax.data.collection import Collection
+from modal_aware_jax.data.token_table import TokenTable
 
 
 def with_presence(pairs: Collection) -> Collection:
@@ -23,7 +24,8 @@ def with_presence(pairs: Collection) -> Collection:
       [True, False]
     """
     if pairs.vocabulary:
-        has_text = pairs.text.any(axis=1)
+        tokens = isinstance(pairs.text, TokenTable)
+        has_text = pairs.text.has_tokens if tokens else pairs.text.any(axis=1)
     else:
         has_text = np.array([bool(text.strip()) for text in pairs.captions[:]], bool)
     has_image = pairs.has_image

@@ -45,6 +45,11 @@ class TokenTable:
     def __len__(self) -> int:
         return len(self._lengths)
 
+    @property
+    def has_tokens(self) -> np.ndarray:
+        """Which items have a token, bool [N]."""
+        return self._lengths.reshape(len(self), -1).any(axis=1)
+
     def __getitem__(self, positions) -> dict[str, np.ndarray]:
         """Some items, or one.
 

@@ -100,8 +100,8 @@ def drop_modalities(
       The batch with new `has_image` and `has_text`, bool [B].
     """
     has = presence(batch, text)
-    draw = jax.random.uniform(key, (len(text),))
-    image = jnp.ones(len(text), bool) if has["image"] is None else has["image"]
+    draw = jax.random.uniform(key, has["text"].shape)
+    image = jnp.ones_like(has["text"]) if has["image"] is None else has["image"]
     both = jnp.asarray(image, bool) & has["text"]
     no_image = both & (draw < image_rate)
     no_text = both & (draw >= image_rate) & (draw < image_rate + text_rate)
