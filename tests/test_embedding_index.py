@@ -37,6 +37,14 @@ def test_equal_cosines_stand_in_the_order_of_adding():
     assert nothing.shape == none.shape == (3, 0)
 
 
+def test_very_short_and_very_long_rows_are_compared_by_their_angles():
+    index = EmbeddingIndex(2)
+    index.add(np.float32([[1e-20, 0], [0, 1e25], [1, 1]]), ["tiny", "huge", "one"])
+    cosines, ids = index.search(np.array([[1.0, 0.0]]), 3)
+    assert ids.tolist() == [["tiny", "one", "huge"]]
+    np.testing.assert_allclose(cosines, [[1, np.sqrt(0.5), 0]], atol=1e-6)
+
+
 def test_other_indexes_by_faiss_own_names(tmp_path):
     rows = np.random.default_rng(0).normal(size=(400, 8))
     names = [str(i) for i in range(400)]
@@ -58,7 +66,7 @@ def test_what_cannot_be_indexed_is_refused(tmp_path):
         index.add(np.ones((2, 3)), ["a"])
     with pytest.raises(ValueError, match="some occur twice, such as 'a'"):
         index.add(np.ones((2, 3)), ["a", "a"])
-    with pytest.raises(ValueError, match="some embeddings are NaN"):
+    with pytest.raises(ValueError, match="search: .* found NaN or infinity in embed"):
         index.search(np.full((1, 3), np.nan), 1)
     with pytest.raises(ValueError, match="k must be positive, got 0"):
         index.search(np.ones((1, 3)), 0)

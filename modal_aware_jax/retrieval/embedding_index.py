@@ -12,6 +12,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from modal_aware_jax.retrieval.similarity import GALLERY_ROWS, unit_rows
+
 
 class EmbeddingIndex:
     """Unit vectors of embeddings in a FAISS index, exact unless told otherwise.
@@ -93,18 +95,18 @@ class EmbeddingIndex:
         return cosines.astype(np.float32), np.where(places < 0, "", self.ids[places])
 
     def _unit(self, method, embeddings):
-        rows = np.asarray(embeddings, np.float32)
+        rows = np.asarray(embeddings)
         if rows.ndim != 2 or rows.shape[1] != self.features:
             raise ValueError(
                 f"EmbeddingIndex.{method}: expected embeddings [n, {self.features}], "
                 f"got {list(rows.shape)}."
             )
-        if not np.isfinite(rows).all():
-            raise ValueError(
-                f"EmbeddingIndex.{method}: some embeddings are NaN or infinite."
-            )
-        length = np.linalg.norm(rows, axis=1, keepdims=True)
-        return np.ascontiguousarray(rows / np.maximum(length, 1e-12))
+        name = f"EmbeddingIndex.{method}"
+        unit = np.empty(rows.shape, np.float32)
+        for start in range(0, len(rows), GALLERY_ROWS):
+            part = slice(start, start + GALLERY_ROWS)
+            unit[part] = unit_rows(name, "embeddings", rows[part])
+        return unit
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes one file, which appears complete or not at all."""
