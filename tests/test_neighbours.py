@@ -61,6 +61,10 @@ def test_nearest_agrees_with_sklearn_and_ranks_equals_by_position():
     # Products that no order of summing rounds: of others, equals may differ in a bit.
     one = np.eye(1, 6, dtype="f")
     assert nearest(one, np.repeat(one, 5, axis=0), 3).tolist() == [[0, 1, 2]]
+    whole = RNG.integers(0, 3, size=(99, 4))  # many are equal, at the border too
+    order = np.argsort(-(whole[:5] @ whole.T), axis=1, kind="stable")
+    for k in (1, 7, 50, 99):
+        np.testing.assert_array_equal(nearest(whole[:5], whole, k), order[:, :k])
     with pytest.raises(ValueError, match="expected 1 <= k <= 39, got 40"):
         nearest(x, x, 40, own=np.arange(40))
 

@@ -91,12 +91,24 @@ def nearest(
         products = np.asarray(queries[part] @ database.T, np.float32)
         if own is not None:
             products[np.arange(len(products)), own[part]] = -np.inf
-        some = np.sort(np.argpartition(-products, k - 1, axis=1)[:, :k], axis=1)
+        some = _first_largest(products, k)
         order = np.argsort(
             -np.take_along_axis(products, some, axis=1), axis=1, kind="stable"
         )
         found[part] = np.take_along_axis(some, order, axis=1)
     return found
+
+
+def _first_largest(products, k):
+    """Columns of the k largest of each row, ascending; of equal ones the first."""
+    some = np.argpartition(-products, k - 1, axis=1)[:, :k]
+    last = np.take_along_axis(products, some, axis=1).min(axis=1, keepdims=True)
+    # A partition takes any of those that are equal to the last.
+    for row in np.flatnonzero((products >= last).sum(axis=1) > k):
+        larger = np.flatnonzero(products[row] > last[row])
+        equal = np.flatnonzero(products[row] == last[row])
+        some[row] = np.append(larger, equal[: k - len(larger)])
+    return np.sort(some, axis=1)
 
 
 def as_labels(found: np.ndarray, num_database: int) -> tuple[np.ndarray, np.ndarray]:
