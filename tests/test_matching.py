@@ -185,6 +185,15 @@ def test_extremes_have_a_defined_rank():
     assert first_relevant_rank(half[1:2], half, [1], [0, 1, 2]).tolist() == [1.0]
 
 
+def test_large_groups_of_either_sign_are_told_apart():
+    """A float64, which int64 and uint64 have in common, holds no 2^60 + 1."""
+    own, theirs = np.array([2**60]), np.array([2**60 + 1, 2**60], np.uint64)
+    query, gallery = np.array([[1.0, 0.0]]), np.array([[1.0, 0.0], [0.0, 1.0]])
+    assert first_relevant_rank(query, gallery, own, theirs).tolist() == [2]
+    own = np.array([-1, 2**60])
+    assert first_relevant_rank(query, gallery, theirs[:1], own).tolist() == [np.inf]
+
+
 def test_wrong_input_is_named():
     query, gallery, *groups = embeddings()
     with pytest.raises(ValueError, match="first_relevant_rank.*ties='expected' or"):

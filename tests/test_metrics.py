@@ -357,6 +357,14 @@ def test_evaluate_agrees_with_the_single_metrics():
     assert result["queries_without_relevant"] == 9 - relevant.sum()
 
 
+def test_large_classes_of_either_sign_are_told_apart():
+    """A float64, which int64 and uint64 have in common, holds no 2^60 + 1."""
+    codes = np.zeros((2, 1), np.uint32)
+    own, theirs = np.array([2**60, 2**60 + 1]), np.full(2, 2**60 + 1, np.uint64)
+    found = average_precision(codes, codes, own, theirs, num_bits=3)
+    assert found.tolist() == [0, 1]
+
+
 def test_labels_of_other_types():
     query, database, query_labels, labels = packed(*example(4, 60, 5))
     truth = average_precision(query, database, query_labels, labels, num_bits=5)

@@ -71,6 +71,19 @@ def check_whole(function, name, value, least=1) -> int:
     return int(value)
 
 
+def joined(parts) -> np.ndarray:
+    """Arrays [.] one after the other, without rounding large whole numbers.
+
+    >>> int(joined([np.array([2**60 + 1]), np.array([5], np.uint64)])[0] - 2**60)
+    1
+    """
+    whole = [x for x in parts if x.dtype.kind in "iu" and x.size]
+    large = any(x.max() > 2**53 or x.min() < -(2**53) for x in whole)
+    if large and np.result_type(*parts).kind == "f":  # int64 beside uint64 is, too
+        parts = [x.astype(object) for x in parts]
+    return np.concatenate(parts)
+
+
 def _classes(function, query_labels, database_labels):
     """Class numbers as uint32; the all-ones word is left free."""
     both = (query_labels, database_labels)
@@ -99,7 +112,7 @@ def _classes(function, query_labels, database_labels):
         for x in both
     )
     if not small:
-        _, numbers = np.unique(np.concatenate(both), return_inverse=True)
+        _, numbers = np.unique(joined(both), return_inverse=True)
         both = np.split(numbers, [len(query_labels)])
     return tuple(x.astype(np.uint32, copy=False) for x in both)
 

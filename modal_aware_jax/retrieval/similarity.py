@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from modal_aware_jax.hashing.codes import num_words
-from modal_aware_jax.retrieval.inputs import check_codes, last_word_mask
+from modal_aware_jax.retrieval.inputs import check_codes, joined, last_word_mask
 
 QUERY_ROWS = 512  # queries of one block
 GALLERY_ROWS = 8192  # gallery rows in memory at a time
@@ -155,5 +155,5 @@ def group_codes(function: str, names, groups, lengths) -> tuple[np.ndarray, ...]
         )
     if not filled:
         return tuple(np.zeros(0, np.int64) for _ in both)
-    codes = np.unique(np.concatenate(filled), return_inverse=True)[1].astype(np.int64)
+    codes = np.unique(joined(filled), return_inverse=True)[1].astype(np.int64)
     return tuple(np.split(codes, np.cumsum(lengths)[:-1]))
