@@ -188,6 +188,8 @@ def test_wrong_labels_are_named():
         average_precision_at_r(query, gallery, own * 2, theirs)
     with pytest.raises(ValueError, match=r"same L on both.*\[6, 4\] and \[40, 5\]"):
         precision_by_labels(query, gallery, own[:, 1:], theirs)
+    with pytest.raises(ValueError, match="average_precision_at_r: a class .* -1; else"):
+        average_precision_at_r(query, gallery, np.zeros(6, int), np.arange(40) - 1)
     with pytest.raises(ValueError, match="precision_by_labels: ns is empty"):
         precision_by_labels(query, gallery, own, theirs, ns=())
 

@@ -71,6 +71,19 @@ def check_whole(function, name, value, least=1) -> int:
     return int(value)
 
 
+def check_not_negative(function, classes) -> None:
+    """Refuses class numbers below 0, in any of some arrays [.]."""
+    lowest = min(
+        (x.min().item() for x in classes if x.dtype.kind in "if" and x.size), default=0
+    )
+    if lowest < 0:
+        raise ValueError(
+            f"{function}: a class number is negative, {lowest:g}; elsewhere it means "
+            "that the label is missing. Leave items without a label out, or give 0/1 "
+            "labels [., L] with a row of zeros."
+        )
+
+
 def joined(parts) -> np.ndarray:
     """Arrays [.] one after the other, without rounding large whole numbers.
 
@@ -98,15 +111,7 @@ def _classes(function, query_labels, database_labels):
             f"{function}: a class number is NaN. Leave items without a label out, or "
             "give 0/1 labels [., L] with a row of zeros."
         )
-    lowest = min(
-        (x.min().item() for x in both if x.dtype.kind in "if" and x.size), default=0
-    )
-    if lowest < 0:
-        raise ValueError(
-            f"{function}: a class number is negative, {lowest:g}; elsewhere it means "
-            "that the label is missing. Leave items without a label out, or give 0/1 "
-            "labels [., L] with a row of zeros."
-        )
+    check_not_negative(function, both)
     small = all(
         x.dtype.kind in "iu" and (not x.size or (x.min() >= 0 and x.max() < NO_CLASS))
         for x in both

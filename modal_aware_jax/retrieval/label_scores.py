@@ -2,8 +2,9 @@
 
 The measures of `retrieval.metrics` for float rows too: embeddings are ranked by cosine,
 packed codes with `num_bits` by Hamming distance. Relevant is what shares a label (0/1
-[., L]), or has the same class or group number [.]. Ties are cosines within the
-tolerance of `retrieval.similarity` of their neighbour in rank, or equal distances.
+[., L]), or has the same class or group number [.], none negative. Ties are cosines
+within the tolerance of `retrieval.similarity` of their neighbour in rank, or equal
+distances.
 """
 
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from modal_aware_jax.retrieval.inputs import check_whole
+from modal_aware_jax.retrieval.inputs import check_not_negative, check_whole
 from modal_aware_jax.retrieval.metrics import (
     before,
     check_no_relevant,
@@ -248,6 +249,7 @@ def _relevance(function, labels, lengths) -> Callable[[slice], np.ndarray]:
     if query_labels.ndim == 1 and gallery_labels.ndim == 1:
         groups = query_labels, gallery_labels
         own, theirs = group_codes(function, names, groups, lengths)
+        check_not_negative(function, groups)
         return lambda rows: own[rows, None] == theirs
     both = query_labels, gallery_labels
     for name, x, length in zip(names, both, lengths, strict=True):
