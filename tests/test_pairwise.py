@@ -241,6 +241,14 @@ def test_a_padded_row_is_dropped():
     np.testing.assert_array_equal(new, [[1], [0]])
 
 
+def test_rows_before_the_first_are_dropped():
+    bank, bank_labels = empty_bank(3, 1, 1)
+    new, labels = update_bank(
+        bank, bank_labels, np.array([-1, 1]), np.ones((2, 1)), np.ones((2, 1))
+    )
+    assert new.tolist() == labels.tolist() == [[0], [1], [0]]
+
+
 @every_loss
 def test_wrong_shapes_are_named(loss):
     u, labels = batch()

@@ -68,6 +68,8 @@ def update_bank(
     bank, bank_labels = jnp.asarray(bank), jnp.asarray(bank_labels)
     u = jax.lax.stop_gradient(jnp.asarray(u, bank.dtype))
     labels = jnp.asarray(labels).astype(bank_labels.dtype)
+    index = jnp.asarray(index)
+    index = jnp.where(index < 0, len(bank), index)  # JAX would count from the end
     return (
         bank.at[index].set(u, mode="drop"),
         bank_labels.at[index].set(labels, mode="drop"),
