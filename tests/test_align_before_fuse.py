@@ -206,6 +206,12 @@ def test_binary_matching_and_choice_by_hand():
     one = math.log(math.exp(1) + 1 + math.exp(2)) - 1
     two = math.log(1 + math.exp(3))
     np.testing.assert_allclose(value, (one + two) / 2, rtol=1e-6)
+    with pytest.raises(
+        ValueError, match="binary_matching: expected real logits, got i"
+    ):
+        binary_matching(np.array([1, 2]), np.array([1, 0]))
+    with pytest.raises(ValueError, match="choice_among: expected real logits, got int"):
+        choice_among(np.array([1, 2]), np.array([[1], [0]]))
     with pytest.raises(ValueError, match=r"binary_matching: expected is_pair.*\(4,\)"):
         binary_matching(logits, np.ones(3))
     with pytest.raises(ValueError, match=r"choice_among.*got \(2,\), \(3, 2\)"):

@@ -158,6 +158,11 @@ def test_balanced_weights_give_every_class_the_same_say():
     ("call", "message"),
     [
         (lambda: softmax_cross_entropy(LOGITS[0], CLASSES), r"logits \[B, C\].*\(4,\)"),
+        (
+            lambda: softmax_cross_entropy(LABELS, CLASSES),
+            "softmax.* real logits, got i",
+        ),
+        (lambda: sigmoid_cross_entropy(LABELS, LABELS), "sigmoid.* real logits, got i"),
         (lambda: softmax_cross_entropy(LOGITS, LABELS), "use sigmoid_cross_entropy"),
         (lambda: softmax_cross_entropy(LOGITS, CLASSES * 1.0), "whole numbers, got f"),
         (lambda: sigmoid_cross_entropy(LOGITS, CLASSES), "use softmax_cross_entropy"),

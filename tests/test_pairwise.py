@@ -250,6 +250,16 @@ def test_rows_before_the_first_are_dropped():
 
 
 @every_loss
+def test_whole_numbers_are_refused(loss):
+    """A mean of theirs would be cut to a whole number."""
+    with pytest.raises(ValueError, match=f"^{loss.__name__}: .*real codes, got int"):
+        loss(np.array([[1, -1], [1, 1]]), np.eye(2))
+    for term in (quantization_l1, quantization_l2):
+        with pytest.raises(ValueError, match=f"{term.__name__}: .*real codes, got int"):
+            term(np.array([0, 2, 1, 1]))
+
+
+@every_loss
 def test_wrong_shapes_are_named(loss):
     u, labels = batch()
     with pytest.raises(ValueError, match=rf"{loss.__name__}.*\(7, 6\) and \(6, 4\)"):

@@ -102,6 +102,11 @@ def test_balance_by_hand():
             lambda: unimodal_contrastive(TEXT, IMAGE, TEXT_RIGHT[:2], IMAGE_RIGHT),
             r"text_right \[B\] = \(6,\), got \(2,\)",
         ),
+        (
+            lambda: unimodal_contrastive(TEXT, jnp.ones((6, 4), int), *FLAGS),
+            "unimodal_contrastive: expected real image vectors, got int",
+        ),
+        (lambda: loss_balanced(jnp.array([1, 2])), "real losses, got int"),
         (lambda: loss_balanced(jnp.float32(1)), r"losses \[M\].*\(\)"),
     ],
 )

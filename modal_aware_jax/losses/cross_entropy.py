@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from modal_aware_jax.losses.distance import working_dtype
+from modal_aware_jax.losses.distance import check_real, working_dtype
 
 
 def softmax_cross_entropy(
@@ -150,6 +150,7 @@ def _check(caller, logits, class_weights, label_smoothing, mask, label_mask=Fals
     shape = jnp.shape(logits)
     if len(shape) != 2:
         raise ValueError(f"{caller}: expected logits [B, C], got shape {shape}.")
+    check_real(caller, "logits", logits)
     if class_weights is not None and jnp.shape(class_weights) != shape[1:]:
         raise ValueError(
             f"{caller}: expected class_weights [C] = {shape[1:]}, got "

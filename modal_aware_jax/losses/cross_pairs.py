@@ -7,7 +7,7 @@ batch: under `jax.jit` with sharded inputs the compiler gathers the other device
 import jax
 import jax.numpy as jnp
 
-from modal_aware_jax.losses.distance import working_dtype
+from modal_aware_jax.losses.distance import check_real, working_dtype
 
 
 def unit(x: jax.Array) -> jax.Array:
@@ -92,10 +92,7 @@ def check_embeddings(name: str, image, text) -> None:
             f"both a pair, got {shapes[0]} and {shapes[1]}."
         )
     for side, x in (("image", image), ("text", text)):
-        if not jnp.issubdtype(jnp.asarray(x).dtype, jnp.floating):
-            raise ValueError(
-                f"{name}: expected real {side} embeddings, got {jnp.asarray(x).dtype}."
-            )
+        check_real(name, f"{side} embeddings", x)
 
 
 def _check_vector(name, what, values, size):

@@ -80,8 +80,26 @@ def check_batch(name: str, codes: jax.Array, labels: jax.Array) -> None:
             f"got {shapes[0]} and {shapes[1]}. One label per item as an integer? Use "
             f"jax.nn.one_hot(labels, num_labels)."
         )
-    if not jnp.issubdtype(jnp.asarray(codes).dtype, jnp.floating):
-        raise ValueError(
-            f"{name}: expected real codes, got {jnp.asarray(codes).dtype}. Losses are "
-            f"taken on relaxed codes, before binarize()."
-        )
+    check_codes(name, codes)
+
+
+def check_codes(name: str, codes: jax.Array) -> None:
+    """Raises `ValueError` unless codes [..., K] are real."""
+    check_real(
+        name, "codes", codes, "Losses are taken on relaxed codes, before binarize()."
+    )
+
+
+def check_real(name: str, what: str, values: jax.Array, cure: str = "") -> None:
+    """Raises `ValueError` unless values are of a floating type.
+
+    A loss has its input's dtype, in which one of whole numbers would be cut.
+
+    Args:
+        name: the calling function, for the message; and
+        what: the values'.
+        cure: the message's last sentence.
+    """
+    dtype = jnp.asarray(values).dtype
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise ValueError(f"{name}: expected real {what}, got {dtype}. {cure}".rstrip())

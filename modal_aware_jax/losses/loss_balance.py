@@ -8,7 +8,7 @@ other. Weights by the losses of unimodal predictions; it is none of those method
 import jax
 import jax.numpy as jnp
 
-from modal_aware_jax.losses.distance import working_dtype
+from modal_aware_jax.losses.distance import check_real, working_dtype
 
 
 def balance_weights(losses: jax.Array, *, strength: float = 1.0) -> jax.Array:
@@ -52,4 +52,5 @@ def loss_balanced(losses: jax.Array, *, strength: float = 1.0) -> jax.Array:
         1.25
     """
     weights = balance_weights(losses, strength=strength)
+    check_real("loss_balanced", "losses", losses)
     return jnp.mean(weights * losses).astype(jnp.result_type(losses))

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from modal_aware_jax.losses.distance import working_dtype
+from modal_aware_jax.losses.distance import check_real, working_dtype
 from modal_aware_jax.losses.triplet import mean_or_zero
 
 
@@ -24,7 +24,7 @@ def binary_matching(
         A scalar of logits' dtype; 0 where none counts.
 
     Raises:
-        ValueError: the shapes differ.
+        ValueError: the shapes differ, or the logits are not real.
 
     Example:
         >>> import jax.numpy as jnp
@@ -37,6 +37,7 @@ def binary_matching(
                 f"binary_matching: expected {name} of the logits' shape "
                 f"{jnp.shape(logits)}, got {jnp.shape(values)}."
             )
+    check_real("binary_matching", "logits", logits)
     wide = jnp.asarray(logits, working_dtype(logits))
     counts = jnp.ones(wide.shape, bool) if mask is None else jnp.asarray(mask) != 0
     wide = jnp.where(counts, wide, 0)
@@ -63,7 +64,7 @@ def choice_among(
         A scalar of right's dtype.
 
     Raises:
-        ValueError: the shapes do not fit.
+        ValueError: the shapes do not fit, or the logits are not real.
 
     Example:
         >>> import jax.numpy as jnp
@@ -78,6 +79,7 @@ def choice_among(
             f"got {shapes[0]}, {shapes[1]} and "
             f"{None if mask is None else jnp.shape(mask)}."
         )
+    check_real("choice_among", "logits", right)
     wide = working_dtype(right)
     logits = jnp.concatenate(
         [jnp.asarray(right, wide)[:, None], jnp.asarray(wrong, wide)], axis=1

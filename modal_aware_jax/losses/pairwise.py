@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from modal_aware_jax.losses.distance import (
     check_batch,
+    check_codes,
     shared_labels,
     squared_euclidean,
     working_dtype,
@@ -130,6 +131,7 @@ def hashnet(
         >>> float(hashnet(u, jnp.eye(2)))  # log 2 for each kind of pair
         1.386294...
     """
+    check_codes("hashnet", u)
     v = jnp.tanh(beta * jnp.asarray(u, working_dtype(u)))
     v, other, similar = _pairs("hashnet", v, labels, bank, bank_labels)
     pairs = _negative_log_likelihood(alpha * _inner(v, other), similar)

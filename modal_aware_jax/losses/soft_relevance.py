@@ -8,7 +8,7 @@ teacher that is trained beside them.
 import jax
 import jax.numpy as jnp
 
-from modal_aware_jax.losses.distance import working_dtype
+from modal_aware_jax.losses.distance import check_codes, working_dtype
 from modal_aware_jax.losses.expected_ap import tied_precision_sum
 from modal_aware_jax.losses.triplet import mean_or_zero
 
@@ -62,11 +62,7 @@ def check_relevance(name: str, h: jax.Array, relevance: jax.Array) -> None:
             f"{name}: expected relaxed codes [B, K] and relevances [B, B] of the same "
             f"batch, got {shapes[0]} and {shapes[1]}."
         )
-    if not jnp.issubdtype(jnp.asarray(h).dtype, jnp.floating):
-        raise ValueError(
-            f"{name}: expected real codes, got {jnp.asarray(h).dtype}. Losses are "
-            f"taken on relaxed codes, before binarize()."
-        )
+    check_codes(name, h)
 
 
 def soft_relevance_ap_loss(h: jax.Array, relevance: jax.Array) -> jax.Array:
@@ -120,6 +116,7 @@ def full_length(h: jax.Array) -> jax.Array:
       >>> full_length(jnp.array([[0.5, 0.5], [0.0, 0.1]])).round(3).tolist()
       [[1.0, 1.0], [0.0, 1.4140000343322754]]
     """
+    check_codes("full_length", h)
     wide = jnp.asarray(h, working_dtype(h))
     square = jnp.mean(wide**2, axis=-1, keepdims=True)
     scale = jax.lax.rsqrt(jnp.where(square > 1e-12, square, 1.0))

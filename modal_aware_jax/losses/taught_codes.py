@@ -8,6 +8,7 @@ evaluator sees: relaxed bits of full length, ranked by soft average precision.
 import jax
 import jax.numpy as jnp
 
+from modal_aware_jax.losses.distance import check_codes
 from modal_aware_jax.losses.soft_relevance import (
     full_length,
     predicted_relevance,
@@ -49,5 +50,6 @@ def taught_code_loss(u: jax.Array, logits: jax.Array, beta=1.0) -> jax.Array:
       >>> round(float(taught_code_loss(u, sure, 99.0)), 4)  # of AP .75 and 1
       0.125
     """
+    check_codes("taught_code_loss", u)
     h = full_length(jnp.tanh(beta * u))
     return soft_relevance_ap_loss(h, predicted_relevance(logits, logits))

@@ -7,7 +7,7 @@ Multimodal Contrastive Learning" (arXiv:2305.09299).
 import jax
 import jax.numpy as jnp
 
-from modal_aware_jax.losses.distance import working_dtype
+from modal_aware_jax.losses.distance import check_real, working_dtype
 
 
 def unimodal_contrastive(
@@ -52,6 +52,8 @@ def unimodal_contrastive(
             f"{caller}: expected text and image vectors [B, D] of one width, got "
             f"{shape} and {jnp.shape(image)}."
         )
+    check_real(caller, "text vectors", text)
+    check_real(caller, "image vectors", image)
     mask = jnp.ones(shape[0], bool) if mask is None else mask
     flags = {"text_right": text_right, "image_right": image_right, "mask": mask}
     for name, flag in flags.items():
