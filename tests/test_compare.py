@@ -18,6 +18,7 @@ from modal_aware_jax.compare.cells import Cell, Finished
 from modal_aware_jax.compare.summary import summarise
 from modal_aware_jax.compare.tables import grid_markdown, latex, long_markdown
 from modal_aware_jax.compare.view import CellsView
+from modal_aware_jax.report.health import COLUMNS
 from modal_aware_jax.report.published import published, table
 from modal_aware_jax.retrieval.evaluate import mean_evaluation
 from modal_aware_jax.tasks.hashing import HASHING
@@ -289,7 +290,13 @@ def test_curves_are_means_over_seeds():
         0: Finished(result(0.2, 0.4, radius_recall=(0.0, 0.2, 1.0))),
         1: Finished(result(0.6, 0.4, radius_recall=(0.1, 0.4, 1.0))),
     }
+    for one, constant in zip(cells.values(), (0, 1), strict=True):
+        health = {"items": 1000, "distinct": 900, "constant_bits": constant}
+        one.result["health"] = health
     mean = mean_evaluation([one.result for one in cells.values()])
+    assert mean["health"] == {"items": 1000, "distinct": 900, "constant_bits": 0.5}
+    shown = [COLUMNS[name](mean) for name in ("items", "constant bits")]
+    assert shown == ["1,000", "0.5"]
     assert mean["map_expected"] == pytest.approx(0.4)
     assert mean["precision_at"] == {1: pytest.approx(0.4), 10: 0.5}
     np.testing.assert_allclose(mean["radius_recall"], [0.0, 0.3, 1.0])

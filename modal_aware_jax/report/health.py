@@ -4,10 +4,10 @@ from modal_aware_jax.retrieval.code_health import health_warning
 
 # Column, and what it shows of an evaluation with `health`.
 COLUMNS = {
-    "items": lambda r: f"{r['health']['items']:,}",
-    "distinct codes": lambda r: f"{r['health']['distinct']:,}",
+    "items": lambda r: _count(r, "items"),
+    "distinct codes": lambda r: _count(r, "distinct"),
     "commonest code": lambda r: f"{100 * r['health']['commonest_share']:.2f} %",
-    "constant bits": lambda r: str(r["health"]["constant_bits"]),
+    "constant bits": lambda r: _count(r, "constant_bits"),
     "entropy a bit": lambda r: f"{r['health']['bit_entropy']:.3f}",
     "mean |correlation|": lambda r: f"{r['health']['mean_correlation']:.3f}",
     "effective rank": lambda r: f"{r['health']['effective_rank']:.1f}",
@@ -57,6 +57,10 @@ def health_warnings(results: dict) -> list[str]:
             warning = health_warning(result["health"], result["num_bits"])
             found += [f"{name}: {warning}"] if warning else []
     return found
+
+
+def _count(result, name):
+    return f"{round(result['health'][name], 1):,}"  # a mean over seeds has a fraction
 
 
 def _score(result, name="map_unbinarised"):

@@ -74,9 +74,12 @@ def health_warning(health: dict, num_bits: int) -> str:
     """
     found = []
     if health["constant_bits"] > CONSTANT_SHARE * num_bits:
-        found.append(f"{health['constant_bits']} of {num_bits} bits are constant")
+        found.append(
+            f"{round(health['constant_bits'], 1)} of {num_bits} bits are constant"
+        )
     if health["distinct"] < DISTINCT_SHARE * health["items"]:
-        found.append(f"{health['distinct']} distinct codes of {health['items']} items")
+        distinct, items = (round(health[name], 1) for name in ("distinct", "items"))
+        found.append(f"{distinct} distinct codes of {items} items")
     return f"Collapsed codes: {'; '.join(found)}." if found else ""
 
 

@@ -198,8 +198,7 @@ def mean_evaluation(results: list[dict]) -> dict:
         first["map_unbinarised"] = float(np.mean(scores))
     if all("health" in result for result in results):
         first["health"] = {
-            key: type(value)(np.mean([r["health"][key] for r in results]))
-            for key, value in first["health"].items()
+            key: _mean([r["health"][key] for r in results]) for key in first["health"]
         }
     recall = np.array([result["radius_recall"] for result in results])
     found = (recall > 0).all(axis=0)
@@ -213,3 +212,10 @@ def mean_evaluation(results: list[dict]) -> dict:
         "radius_precision": np.mean([r["radius_precision"] for r in results], axis=0),
         "radius_recall": np.where(found, recall.mean(axis=0), 0.0),
     }
+
+
+def _mean(values):
+    """Of counts a whole number where it is one."""
+    mean = float(np.mean(values))
+    whole = mean.is_integer() and all(isinstance(x, int) for x in values)
+    return int(mean) if whole else mean
