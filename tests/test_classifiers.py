@@ -164,12 +164,15 @@ def test_text_and_method_must_fit(pairs, tiny):  # noqa: F811
         build.experiment(posts_config(**{"data.text": "bag"}), pairs)
     with pytest.raises(ValueError, match="'sum' reads one vector a post: .*word_tok"):
         build.experiment(posts_config("sum", **{"data.text": "word_tokens"}), pairs)
+    with pytest.raises(ValueError, match="'concat' reads .*=sequences gives the numb"):
+        build.experiment(posts_config("concat", **{"data.text": "sequences"}), pairs)
     config = runpy.run_path(str(CONFIGS / "shapes.py"))["get_config"]("method=text")
-    config.data.text, config.data.options.num_pairs = "word_tokens", 260
+    config.data.options.num_pairs = 260
     config.data.num_queries, config.data.num_train = 20, 80
     config.data.num_validation = 0
-    with pytest.raises(ValueError, match="gives tokens, which the method 'text' can"):
-        build.experiment(config)
+    for config.data.text in ("word_tokens", "sequences"):
+        with pytest.raises(ValueError, match="gives tokens, which the method 'text' c"):
+            build.experiment(config)
 
 
 def test_settings_of_the_paper():

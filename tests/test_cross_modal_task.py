@@ -97,12 +97,12 @@ def test_means_and_what_is_refused(finished):
         assert mean[way]["map_expected"] == pytest.approx(
             found.result[way]["map_expected"]
         )
+    pairs = build.collection(config.data)
     with config.unlocked():
         other = config.copy_and_resolve_references()
-        other.data.text = "word_pieces"
-    pairs = build.collection(config.data)
-    with pytest.raises(ValueError, match="one vector a text: .* got 'word_pieces'"):
-        cross_modal.check(other, pairs)
+    for other.data.text in ("word_pieces", "word_tokens", "sequences"):
+        with pytest.raises(ValueError, match="one vector a text: .* got '(word|seq)"):
+            build.experiment(other, pairs)
     model = build.experiment(config, pairs).model
     assert isinstance(model.towers.text.tower.head, nnx.Module)
 

@@ -18,6 +18,7 @@ from modal_aware_jax.data.presence import with_presence
 from modal_aware_jax.data.text_vectors import represent, text_encoder
 from modal_aware_jax.data.token_table import TokenTable
 from modal_aware_jax.data.word_ids import WordIds
+from modal_aware_jax.data.word_sequences import WordSequences
 from modal_aware_jax.experiment.backbones import BACKBONES
 from modal_aware_jax.experiment.inputs import (
     crop_maps,
@@ -241,11 +242,11 @@ def experiment(config, pairs: Collection | None = None) -> Experiment:
 
 def _network(config, pairs, text, **options):
     """A network with a joint vector and a head."""
-    if isinstance(pairs.text, TokenTable) or isinstance(text, WordIds):
+    if isinstance(pairs.text, TokenTable) or isinstance(text, (WordIds, WordSequences)):
         raise ValueError(
             f"config.data.text={config.data.text} gives tokens, which the method "
             f"{config.model.method!r} cannot read. Take --config.data.text=sentence "
-            "for one vector of the same model."
+            "for one vector a text."
         )
     vectors = getattr(text, "vectors_of_words", None)
     return model(config, pairs, vectors, **options)

@@ -22,6 +22,7 @@ from modal_aware_jax.blocks.similarity_interaction import (
 )
 from modal_aware_jax.data.token_table import TokenTable
 from modal_aware_jax.data.word_ids import WordIds
+from modal_aware_jax.data.word_sequences import WordSequences
 from modal_aware_jax.experiment.backbones import backbone
 from modal_aware_jax.experiment.methods import BLOCKS, METHODS, model
 from modal_aware_jax.experiment.precision import compute_in
@@ -178,6 +179,12 @@ for _name, (_title, _tokens) in TOKENS.items():
 def network(config, pairs, text, *, method: Classifier, num_outputs: int) -> nnx.Module:
     """The network of `config.model`, of tokens where the text is tokens."""
     name, kind = config.model.method, config.data.get("text", "bag")
+    if isinstance(text, WordSequences):
+        raise ValueError(
+            f"The method {name!r} reads one vector a post, or tokens: config.data.text="
+            f"{kind} gives the numbers of words. Take --config.data.text=word_tokens, "
+            "word_pieces or sentence."
+        )
     reader = _reader(config, text)
     if reader is None and not isinstance(pairs.text, TokenTable):
         if method.network is None:

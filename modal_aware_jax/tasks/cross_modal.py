@@ -13,7 +13,6 @@ import numpy as np
 from flax import nnx
 
 from modal_aware_jax.data.labels import need_labels
-from modal_aware_jax.data.token_table import TokenTable
 from modal_aware_jax.experiment.cross_modal_methods import LOSSES, METHODS, network
 from modal_aware_jax.experiment.inputs import drop_words
 from modal_aware_jax.experiment.lookup import choose
@@ -25,14 +24,21 @@ from modal_aware_jax.retrieval.metrics import mean_average_precision
 from modal_aware_jax.tasks import hashing
 from modal_aware_jax.tasks.task import Comparison, Lead, Mean, Outcome, Task
 
+TOKENS = (  # of `config.data.text`
+    "sequences",
+    "word_tokens",
+    "word_pieces",
+    "word_pieces_by_line",
+    "word_ids",
+    "word_ids_by_line",
+)
 WAYS = {"image_to_text": "image → text", "text_to_image": "text → image"}
 
 
 def check(config, pairs) -> None:
     """Refuses pairs without labels, and texts that are no vectors."""
     need_labels(pairs)
-    tokens = ("word_pieces", "word_pieces_by_line", "word_ids", "word_ids_by_line")
-    if isinstance(pairs.text, TokenTable) or config.data.text in tokens:
+    if config.data.text in TOKENS:
         raise ValueError(
             "The task cross_modal reads one vector a text: set "
             f"--config.data.text=words, bag or sentence, got {config.data.text!r}."
