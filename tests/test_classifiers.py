@@ -166,6 +166,8 @@ def test_text_and_method_must_fit(pairs, tiny):  # noqa: F811
         build.experiment(posts_config("sum", **{"data.text": "word_tokens"}), pairs)
     with pytest.raises(ValueError, match="'concat' reads .*=sequences gives the numb"):
         build.experiment(posts_config("concat", **{"data.text": "sequences"}), pairs)
+    with pytest.raises(ValueError, match="label_weight=1.0: networks of tokens"):
+        build.experiment(posts_config(**{"loss.label_weight": 1.0}), pairs)
     config = runpy.run_path(str(CONFIGS / "shapes.py"))["get_config"]("method=text")
     config.data.options.num_pairs = 260
     config.data.num_queries, config.data.num_train = 20, 80

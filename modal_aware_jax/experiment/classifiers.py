@@ -201,6 +201,11 @@ def network(config, pairs, text, *, method: Classifier, num_outputs: int) -> nnx
             "gives tokens. Take --config.data.text=sentence or bag, or one of "
             f"{', '.join(TOKENS)}."
         )
+    if config.loss.get("label_weight", 0.0):
+        raise ValueError(
+            f"config.loss.label_weight={config.loss.label_weight}: networks of tokens "
+            "have no label head beside their logits. Set --config.loss.label_weight=0."
+        )
     rngs = nnx.Rngs(config.seed)
     trunk = backbone(config.backbone, config.data.get("dir", ""), rngs)
     width = pairs.num_text_features if reader is None else reader.features
