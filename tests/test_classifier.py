@@ -266,5 +266,8 @@ def test_wrong_shapes_are_named():
         model(image, text)
     with pytest.raises(ValueError, match=r"image tokens \[B, M, 6\], got \(4, 6\)"):
         model(text, image[:, 0])
+    for wrong in (mask[:2], mask[:, 0]):
+        with pytest.raises(ValueError, match=r"TokenClassifier expects text_mask \[B"):
+            model(text, image, text_mask=wrong)
     with pytest.raises(ValueError, match="PooledFusion expects text tokens"):
         PooledFusion(3, rngs=nnx.Rngs(0))(text, image)

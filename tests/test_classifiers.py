@@ -109,6 +109,9 @@ def test_a_picture_that_is_not_there_has_no_say(key):
     assert outputs["has_text"].tolist() == [True, True, False]
     other = joint(maps.at[1].set(jnp.nan), text["tokens"].at[2].set(jnp.nan))
     np.testing.assert_array_equal(other["logits"], outputs["logits"])
+    numbers = {**text, "mask": jnp.ones((3, 5))}  # as good as true and false
+    other = network.joint_from_maps(maps, numbers, train=False, present=present)
+    np.testing.assert_allclose(other["logits"], outputs["logits"], rtol=1e-4, atol=1e-5)
     pooled = OneVectorNetwork(Same(), network.classifier)
     _, image, masks = pooled.tokens(
         text["tokens"], maps.reshape(3, 9, 3), text["mask"], jnp.ones((3, 9), bool)

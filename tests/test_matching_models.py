@@ -235,5 +235,7 @@ def test_wrong_shapes_are_named():
         network().embed_image(IMAGE[:, :0])
     with pytest.raises(ValueError, match=r"text tokens \[B, n, 7\].*\(4, 7\)"):
         network().embed_text(TEXT[:, 0])
+    with pytest.raises(ValueError, match=r"Network expects text_mask .* got \(4, 3\)"):
+        network().embed_text(TEXT, text_mask=IMAGE_MASK)
     with pytest.raises(ValueError, match="first_token expects a token"):
         first_token(IMAGE[:, :0])

@@ -181,9 +181,19 @@ def check_tokens(
             f"width first; a map [B, H, W, C] is tokens after "
             f"maps.reshape(B, H * W, C); a missing modality is one masked token."
         )
+    check_masks(caller, *shapes, text_mask, image_mask)
+
+
+def check_masks(caller: str, text_shape, image_shape, text_mask, image_mask) -> None:
+    """Raises a ValueError unless masks, where given, have a number for each token.
+
+    Args:
+      caller: the module or function that was called, for the message.
+      text_shape, image_shape: of the tokens, (B, S, ...) and (B, M, ...).
+    """
     for name, shape, mask in (
-        ("text_mask [B, S]", shapes[0], text_mask),
-        ("image_mask [B, M]", shapes[1], image_mask),
+        ("text_mask [B, S]", text_shape, text_mask),
+        ("image_mask [B, M]", image_shape, image_mask),
     ):
         if mask is not None and jnp.shape(mask) != shape[:2]:
             raise ValueError(

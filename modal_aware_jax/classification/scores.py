@@ -55,14 +55,15 @@ def label_accuracy(labels: np.ndarray, predicted: np.ndarray) -> float:
     return float((labels == predicted).mean())
 
 
-def _right_said_had(labels, predicted, num_classes):
+def _right_said_had(caller, labels, predicted, num_classes):
     """Items rightly given each class, given it, and having it."""
     if np.ndim(labels) == 2:
         counts = label_counts(labels, predicted)
         return counts[:, 1, 1], counts[:, :, 1].sum(axis=1), counts[:, 1].sum(axis=1)
     if num_classes is None:
         raise ValueError(
-            "Classes [N] need num_classes: those that do not occur count as well."
+            f"{caller} expects num_classes with classes [N], got None: those that do "
+            "not occur count as well."
         )
     matrix = confusion_matrix(labels, predicted, num_classes)
     return np.diag(matrix), matrix.sum(axis=0), matrix.sum(axis=1)
@@ -86,7 +87,7 @@ def per_class(
       >>> found.precision.tolist(), found.recall.tolist(), found.support.tolist()
       ([1.0, 0.5], [0.5, 1.0], [2, 1])
     """
-    right, said, had = _right_said_had(labels, predicted, num_classes)
+    right, said, had = _right_said_had("per_class", labels, predicted, num_classes)
     return PerClass(
         _ratio(right, said), _ratio(right, had), _ratio(2 * right, said + had), had
     )
@@ -101,7 +102,8 @@ def macro_f1(
       >>> round(macro_f1([0, 0, 1], [0, 1, 1], 2), 4)
       0.6667
     """
-    return float(per_class(labels, predicted, num_classes).f1.mean())
+    right, said, had = _right_said_had("macro_f1", labels, predicted, num_classes)
+    return float(_ratio(2 * right, said + had).mean())
 
 
 def micro_f1(labels: np.ndarray, predicted: np.ndarray) -> float:
@@ -114,5 +116,5 @@ def micro_f1(labels: np.ndarray, predicted: np.ndarray) -> float:
       0.8
     """
     check_label_sets("micro_f1", labels, predicted)
-    right, said, had = _right_said_had(labels, predicted, None)
+    right, said, had = _right_said_had("micro_f1", labels, predicted, None)
     return float(_ratio(2 * right.sum(), said.sum() + had.sum()))

@@ -25,7 +25,7 @@ def drop_words(key: jax.Array, text, rate: float):
     """
     if isinstance(text, dict):
         kept = jax.random.bernoulli(key, 1.0 - rate, text["mask"].shape)
-        return {**text, "mask": text["mask"] & kept}
+        return {**text, "mask": (text["mask"] != 0) & kept}
     return text * jax.random.bernoulli(key, 1.0 - rate, text.shape)
 
 

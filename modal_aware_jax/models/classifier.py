@@ -8,7 +8,12 @@ from flax import nnx
 
 from modal_aware_jax.backbones.dropout import drop
 from modal_aware_jax.blocks.similarity_interaction import SimilarityInteraction
-from modal_aware_jax.blocks.token_attention import has_tokens, masked, masked_mean
+from modal_aware_jax.blocks.token_attention import (
+    check_masks,
+    has_tokens,
+    masked,
+    masked_mean,
+)
 from modal_aware_jax.fusion.similarity_fusion import SimilarityFusion
 
 
@@ -181,6 +186,7 @@ class TokenClassifier(nnx.Module):
                 raise ValueError(
                     f"TokenClassifier expects {name}, {width}], got {x.shape}."
                 )
+        check_masks("TokenClassifier", text.shape, image.shape, text_mask, image_mask)
         if text_mask is None:
             text_mask = jnp.ones(text.shape[:2], bool)
         if image_mask is None:

@@ -98,6 +98,12 @@ class CrossModalGraphNetwork(nnx.Module):
                 f"n >= 1, got {tokens.shape}. A map [B, H, W, C] is tokens after "
                 f"maps.reshape(B, H * W, C)."
             )
+        if mask is not None and jnp.shape(mask) != tokens.shape[:2]:
+            raise ValueError(
+                f"CrossModalGraphNetwork expects {name}_mask [B, n] = "
+                f"{tokens.shape[:2]}, got {jnp.shape(mask)}: one number a token, 0 for "
+                "padding."
+            )
         if mask is not None:  # a NaN in the padding would come back by the gradient
             tokens = jnp.where((mask != 0)[..., None], tokens, 0)
         rate = self.dropout_rate if train else 0.0

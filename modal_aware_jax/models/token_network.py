@@ -80,7 +80,9 @@ class TokenNetwork(nnx.Module):
         masks = text["mask"], jnp.ones(image.shape[:2], bool)
         rows = present.get("text"), present.get("image")
         masks = [
-            mask if own is None else mask & jnp.asarray(own, bool)[:, None]
+            mask
+            if own is None
+            else (jnp.asarray(mask) != 0) & jnp.asarray(own, bool)[:, None]
             for mask, own in zip(masks, rows, strict=True)
         ]
         words, image, masks = self.tokens(text["tokens"], image, *masks)
