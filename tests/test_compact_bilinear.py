@@ -207,9 +207,28 @@ def test_no_double_precision_reaches_a_tpu():
     assert "f64" not in program and "complex<f64>" not in program
 
 
+def test_whole_numbers_and_truths_are_fused_as_floats():
+    h, s, g, t = tables(4, 3, 8)
+    a, b = np.array([[3, -7, 2, 5]]), np.array([[7, 1, -4]])
+    found = compact_bilinear(a, b, h, s, g, t, 8)
+    np.testing.assert_allclose(found[0], loop(a[0], b[0], h, s, g, t, 8), atol=1e-4)
+    for kind in (bool, np.uint8):
+        found = count_sketch(np.array([1, 1, 1], kind), [2, 0, 0], [-1, 1, 1], 3)
+        assert found.tolist() == [2, 0, -1]
+
+
+def test_long_float16_vectors_keep_their_direction():
+    x = np.full((1, 400), 60, np.float16)  # a sum of squares of 1,440,000
+    found = l2_normalize(jnp.asarray(x))
+    assert found.dtype == jnp.float16
+    np.testing.assert_allclose(found, np.full((1, 400), 1 / 20), rtol=1e-3)
+
+
 def test_wrong_shapes_are_named():
     h, s, g, t = tables(4, 3, 8)
     a, b = np.ones((2, 4)), np.ones((2, 3))
+    with pytest.raises(ValueError, match=r"compact_bilinear.*\(2, 4\) and \(1, 3\)"):
+        compact_bilinear(a, b[:1], h, s, g, t, 8)
     with pytest.raises(ValueError, match=r"count_sketch.*\(2, 3\), \(4,\)"):
         compact_bilinear(b, b, h, s, g, t, 8)
     with pytest.raises(ValueError, match=r"maps \[B, H, W, Da\]"):

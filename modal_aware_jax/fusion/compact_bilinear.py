@@ -22,12 +22,13 @@ def count_sketch(
 
     Args:
       x: [..., D].
-      index: [D] the bucket of each feature, whole numbers in [0, features).
+      index: [D] the bucket of each feature, whole numbers in [0, features). Under `jit`
+        nothing can be raised: a feature whose bucket is beyond them is left out.
       sign: [D] ±1.
       features: number of buckets.
 
     Returns:
-      [..., features] in x's dtype.
+      [..., features] in x's dtype; float32 where that has no sign.
 
     Example:
       >>> x, index, sign = jnp.ones((1, 3)), jnp.array([2, 0, 2]), jnp.array([1, -1, 1])
@@ -40,6 +41,8 @@ def count_sketch(
             f"count_sketch: expected x [..., D], index [D] and sign [D], got "
             f"{x.shape}, {index.shape} and {sign.shape}."
         )
+    if jnp.issubdtype(x.dtype, jnp.unsignedinteger) or x.dtype == bool:
+        x = x.astype(jnp.float32)
     signed = x * jnp.expand_dims(sign.astype(x.dtype), range(x.ndim - 1))  # [..., D]
     buckets = jnp.zeros((*x.shape[:-1], features), x.dtype)
     return buckets.at[..., index.astype(jnp.int32)].add(signed)
@@ -69,7 +72,7 @@ def compact_bilinear(
       features: number of buckets.
 
     Returns:
-      [B, features].
+      [B, features], floats.
 
     Example:
       >>> a, b = jnp.array([[2.0]]), jnp.array([[3.0]])
@@ -78,10 +81,21 @@ def compact_bilinear(
       >>> [round(x) for x in fused[0].tolist()]
       [0, 0, -6, 0]
     """
+    if jnp.shape(a)[:-1] != jnp.shape(b)[:-1]:
+        raise ValueError(
+            f"compact_bilinear: expected a [B, Da] and b [B, Db] of the same batch, "
+            f"got {jnp.shape(a)} and {jnp.shape(b)}."
+        )
     spectrum = _spectrum(a, a_index, a_sign, features)
     spectrum = spectrum * _spectrum(b, b_index, b_sign, features)
     fused = jnp.fft.irfft(spectrum, n=features)
-    return fused.astype(jnp.result_type(a, b))
+    return fused.astype(_real_dtype(a, b))
+
+
+def _real_dtype(*arrays):
+    """Theirs; float32 of whole numbers, which the FFT's noise would cut."""
+    dtype = jnp.result_type(*arrays)
+    return dtype if jnp.issubdtype(dtype, jnp.floating) else jnp.float32
 
 
 def _check_positions(caller, maps):
@@ -135,7 +149,7 @@ def pooled_compact_bilinear(
     spectrum = _spectrum(a, a_index, a_sign, features)  # [B, H, W, features // 2 + 1]
     spectrum = spectrum * _spectrum(b, b_index, b_sign, features)
     fused = jnp.fft.irfft(spectrum.sum(axis=(1, 2)), n=features)
-    return fused.astype(jnp.result_type(a, b))
+    return fused.astype(_real_dtype(a, b))
 
 
 def _spectrum(x, index, sign, features):
@@ -164,10 +178,13 @@ def l2_normalize(x: jax.Array) -> jax.Array:
       >>> l2_normalize(jnp.array([[3.0, 4.0], [0.0, 0.0]])).round(3).tolist()
       [[0.6..., 0.8...], [0.0, 0.0]]
     """
-    squared = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
+    # The squares of a few hundred float16 overflow.
+    wide = jnp.asarray(x, jnp.promote_types(jnp.result_type(x), jnp.float32))
+    squared = jnp.sum(jnp.square(wide), axis=-1, keepdims=True)
     nonzero = squared >= jnp.finfo(squared.dtype).tiny
     # Not rsqrt: its derivative holds ‖x‖⁻³, which overflows for small x.
-    return x / jnp.sqrt(jnp.where(nonzero, squared, 1.0))
+    unit = wide / jnp.sqrt(jnp.where(nonzero, squared, 1.0))
+    return unit.astype(_real_dtype(x))
 
 
 @nnx.register_variable_name("hash_tables")
