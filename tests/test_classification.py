@@ -80,6 +80,11 @@ def test_reliability_bins_by_hand():
     np.testing.assert_allclose(found.accuracy, [0.5, 1, 0, 1])
     error = measures.expected_calibration_error(confidence, right, num_bins=4)
     assert error == pytest.approx((2 * 0.375 + 2 * 0.62 + 0.51 + 0) / 6)
+    for n in (6, 7, 9, 12, 15):
+        at_edges = np.array([k / n for k in range(1, n + 1)])
+        assert (
+            measures.reliability_bins(at_edges, at_edges > 0, num_bins=n)[1] == 1
+        ).all()
     empty = measures.reliability_bins([0.9], [True], num_bins=2)
     assert np.isnan(empty.accuracy[0]) and empty.count.tolist() == [0, 1]
     assert measures.expected_calibration_error([1.0, 1.0], [True, True]) == 0

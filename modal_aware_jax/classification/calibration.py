@@ -98,7 +98,7 @@ def reliability_bins(
             f"reliability_bins expects confidences between 0 and 1 and at least one "
             f"bin, found {confidence.min()} to {confidence.max()} and {num_bins} bins."
         )
-    edges = np.linspace(0, 1, num_bins + 1)
+    edges = np.arange(num_bins + 1) / num_bins  # linspace is an ulp beside some k/n
     # The first edge at or above a confidence is the upper one of its bin.
     bins = np.clip(np.searchsorted(edges, confidence) - 1, 0, num_bins - 1)
     count = np.bincount(bins, minlength=num_bins)
