@@ -90,7 +90,7 @@ def captioned_settings(
             "backbone_learning_rate": 1e-4,
             # Of a sentence model that is trained along (text=fine_tuned).
             **({"text_learning_rate": 5e-5} if trained else {}),
-            "block_learning_rate": 1.0,  # of cross-modal parts, a factor
+            "block_learning_rate": 0.25,  # of cross-modal parts, a factor
             "weight_decay": 0.0,
             "schedule": "cosine",
             "decay_every_epochs": 20,

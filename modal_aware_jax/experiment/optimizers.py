@@ -8,7 +8,7 @@ from modal_aware_jax.training import optimizer
 # What networks call their cross-modal parts.
 BLOCKS = (
     *("block1", "block2", "classifier.interaction", "classifier.fusion"),
-    *("network.graph", "network.pairs.graph", "network.pairs.block"),
+    *("network.graph", "network.pairs"),
 )
 # What they call a text encoder that is trained along.
 READERS = ("reader", "towers.text.reader")
