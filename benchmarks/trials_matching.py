@@ -85,6 +85,10 @@ TOKEN_TRIALS = {
     "token dropout .3, pace .1": tokens(0.3, 0.1),
     "256 pixels, 256 wide, token dropout .1, pace .25": wide_tokens(0.1, 0.25),
     "256 pixels, 256 wide, token dropout .3, pace .1": wide_tokens(0.3, 0.1),
+    "256 pixels, mirrored, groups of 8, pace .25": {
+        "data.image_size": 256,
+        "data.mirrored": True,
+    },
 }
 FINE_TUNED_TRIALS = {
     f"sentence model trained along, rate {rate:g}, {epochs} epochs": {
