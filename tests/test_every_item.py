@@ -16,6 +16,7 @@ from modal_aware_jax.modes.encode import encode_with_model
 from modal_aware_jax.modes.every_item import in_label_names, with_every_item
 from modal_aware_jax.modes.model_files import EncoderModel
 from modal_aware_jax.modes.reading import check_reading, keep_reading
+from modal_aware_jax.modes.train import fit_run
 
 
 def data_of(source, directory, **options):
@@ -150,3 +151,24 @@ def test_data_in_another_order_is_told(tmp_path):
     (tmp_path / "reading.json").write_text("{")
     with pytest.raises(ValueError, match="reading.json is damaged"):
         check_reading(Run(pairs, None), tmp_path)
+
+
+def test_a_refused_training_leaves_the_split_as_it_was(tmp_path):
+    pairs = Collection(
+        "two",
+        ["a", "b"],
+        [b"", b""],
+        np.eye(2),
+        ["", ""],
+        np.eye(2),
+        (),
+        ("sea", "dog"),
+    )
+    keep_reading(Run(pairs, None), tmp_path)
+    (tmp_path / "split.json").write_text("as it was")
+    other = dataclasses.replace(pairs, label_names=("sea", "cow"))
+    refused = Run(other, None)
+    refused.split, refused.tensor_parallel, refused.batch_size = None, 1, 8
+    with pytest.raises(ValueError, match="without 'dog' and with 'cow'"):
+        fit_run(refused, tmp_path)
+    assert (tmp_path / "split.json").read_text() == "as it was"

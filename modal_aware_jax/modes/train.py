@@ -37,13 +37,13 @@ def fit_run(experiment: Experiment, workdir: pathlib.Path):
       An encoder, the variables to give it, and a dict for each epoch.
     """
     pairs, parts = experiment.collection, experiment.split
+    mesh = devices.device_mesh(experiment.tensor_parallel)
+    devices.check_batch_size(experiment.batch_size, mesh)
     if is_first():
         with explain_write_errors(workdir):
             workdir.mkdir(parents=True, exist_ok=True)
+            keep_reading(experiment, workdir)  # first: it refuses another run's folder
             protocol.save_split(workdir / "split.json", parts, pairs.ids)
-            keep_reading(experiment, workdir)
-    mesh = devices.device_mesh(experiment.tensor_parallel)
-    devices.check_batch_size(experiment.batch_size, mesh)
     maps = lower_maps(experiment)
     if experiment.solve is not None:
         experiment.solve(experiment.model, maps)
