@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pathlib
+import shutil
 import signal
 import tarfile
 import threading
@@ -187,6 +188,15 @@ def test_codes_of_two_models_do_not_mix(model, tmp_path):
     (other / FACTS).unlink()
     with pytest.raises(ValueError, match="keep config.json beside the model"):
         encode_many([str(tmp_path / "a.parquet")], other, str(tmp_path / "o2"))
+
+
+def test_a_classifier_gives_no_codes(model, tmp_path):
+    other = shutil.copytree(model, tmp_path / "classifier")
+    facts = json.loads((other / FACTS).read_text())
+    (other / FACTS).write_text(json.dumps({**facts, "task": "classification"}))
+    with pytest.raises(ValueError, match="classification, which has no codes"):
+        encode_many([str(tmp_path)], other, str(tmp_path / "codes"))
+    assert not (tmp_path / "codes").exists()
 
 
 def test_all_parts_become_an_index(model, tmp_path):

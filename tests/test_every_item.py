@@ -12,10 +12,12 @@ from tiny_archives import jpeg, write_flickr, write_folder
 from modal_aware_jax import build
 from modal_aware_jax.data.collection import Collection
 from modal_aware_jax.data.text_vectors import BagOfWords, TfIdf
-from modal_aware_jax.modes.encode import encode_with_model
+from modal_aware_jax.modes.encode import encode_with_model, need_codes_of
 from modal_aware_jax.modes.every_item import in_label_names, with_every_item
 from modal_aware_jax.modes.model_files import EncoderModel
 from modal_aware_jax.modes.reading import check_reading, keep_reading
+from modal_aware_jax.modes.search import search_with_model
+from modal_aware_jax.modes.serve import service_of_model
 from modal_aware_jax.modes.train import fit_run
 
 
@@ -58,6 +60,18 @@ def test_an_exported_model_encodes_what_training_would_drop(tmp_path, capsys):
     assert (
         "2 of 6 pairs of flickr25k have none of the model's w" in capsys.readouterr()[0]
     )
+
+
+def test_an_exported_classifier_gives_no_codes(tmp_path):
+    logits = model_of(["boat"])._replace(task="classification")
+    message = "trained for the task classification, which has no codes"
+    with pytest.raises(ValueError, match=message):
+        encode_with_model(logits, None, tmp_path, batch_size=4)
+    with pytest.raises(ValueError, match=message):
+        search_with_model(logits, None, tmp_path, batch_size=4, words="boat")
+    with pytest.raises(ValueError, match=message):
+        service_of_model(logits, None, tmp_path)
+    need_codes_of(logits._replace(task=""))  # a program alone does not say
 
 
 def test_labels_of_an_encoding_are_in_the_models_order(tmp_path):

@@ -11,6 +11,7 @@ from modal_aware_jax.encode_many.on_ray import Actors, encode_on_ray
 from modal_aware_jax.encode_many.one_input import Reading
 from modal_aware_jax.encode_many.parts import Output
 from modal_aware_jax.encode_many.worker import Done, Worker
+from modal_aware_jax.modes.encode import need_codes_of
 from modal_aware_jax.modes.model_files import load_model_file
 from modal_aware_jax.training.progress import ProgressBar
 
@@ -46,6 +47,7 @@ def encode_many(
     """
     model = model.expanduser().absolute()
     encoder = load_model_file(model)
+    need_codes_of(encoder)
     reading = reading or Reading()
     if not encoder.vocabulary:
         raise ValueError(

@@ -6,7 +6,7 @@ import pathlib
 
 import numpy as np
 
-from modal_aware_jax.build import Experiment
+from modal_aware_jax.build import TASKS, Experiment, choose
 from modal_aware_jax.data import pipeline, text
 from modal_aware_jax.data.collection import Collection
 from modal_aware_jax.hashing.encode import encode
@@ -56,6 +56,20 @@ def need_codes(experiment: Experiment) -> None:
         )
 
 
+def need_codes_of(model: EncoderModel) -> None:
+    """`need_codes` of an exported model; one without facts is taken as it is."""
+    if (
+        not model.task
+        or choose("task of --model", TASKS, model.task).comparison.by_bits
+    ):
+        return
+    raise ValueError(
+        f"--model: it was trained for the task {model.task}, which has no codes to "
+        "encode or to search by. Give the export of a run with --config.task=hashing; "
+        "a classifier predicts with --mode=predict."
+    )
+
+
 def encode_with_model(
     model: EncoderModel,
     pairs: Collection,
@@ -78,6 +92,7 @@ def encode_with_model(
     Returns:
       The path of the file.
     """
+    need_codes_of(model)
     pairs = in_label_names(in_vocabulary(pairs, model), model.label_names)
     batches = pipeline.eval_batches(
         pairs,

@@ -21,6 +21,7 @@ from modal_aware_jax.modes.encode import (
     encode_with_model,
     in_vocabulary,
     need_codes,
+    need_codes_of,
 )
 from modal_aware_jax.modes.evaluate import load_run
 from modal_aware_jax.modes.model_files import EncoderModel
@@ -104,6 +105,7 @@ def search_with_model(
       batch_size, workers: for encoding the collection on first use.
       image, words, k: as in `search_run`.
     """
+    need_codes_of(model)
     _check_query(image, words)
     pairs = in_vocabulary(pairs, model)
     index = open_index(

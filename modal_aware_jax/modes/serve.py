@@ -14,6 +14,7 @@ from modal_aware_jax.modes.encode import (
     encode_with_model,
     in_vocabulary,
     need_codes,
+    need_codes_of,
 )
 from modal_aware_jax.modes.evaluate import load_run
 from modal_aware_jax.modes.model_files import EncoderModel
@@ -74,6 +75,7 @@ def service_of_model(
       index: as in `service_of_run`.
       batch_size, workers: for encoding the collection on first use.
     """
+    need_codes_of(model)
     if pairs is None:
         if index is None:
             raise ValueError(
