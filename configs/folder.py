@@ -51,7 +51,7 @@ def get_config(arg: str = "") -> ConfigDict:
         arg,
         backbone=("scratch", *WEIGHTS),
         variant=("full", "quick"),
-        task=tuple(TASKS),
+        task=("hashing", "classification"),
         method=("modal_aware", *METHODS),
         bits=64,
         seed=0,
@@ -74,7 +74,7 @@ def get_config(arg: str = "") -> ConfigDict:
 def _of_task(choice):
     """What another task than hashing has of its own."""
     task = TASKS[choice["task"]]
-    row = choose_method(task, choice["method"])
+    row = choose_method(task, choice["method"], METHODS)
     if task.comparison.by_bits:
         return {}
     options = default_options(task.losses)

@@ -5,6 +5,7 @@ the flags. A mistyped key is then a traceback; here it is a line with the neares
 """
 
 import difflib
+import pathlib
 import re
 import sys
 import traceback
@@ -13,6 +14,8 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict
 from ml_collections.config_flags import config_flags
+
+PACKAGE = pathlib.Path(__file__).parent
 
 
 class ArgumentError(ValueError):
@@ -78,8 +81,9 @@ def explain_override(config: ConfigDict, key: str, value: str) -> str | None:
 
 
 def _refusal(error: BaseException) -> str | None:
-    """The message of a ValueError that a config file raised on purpose, or None.
+    """The message of a ValueError that was raised on purpose, or None.
 
+    By a config file itself, or by what it called of this package.
     ml_collections repeats it with its traceback as text, and absl repeats that.
     """
     while error.__context__ is not None:
@@ -87,8 +91,11 @@ def _refusal(error: BaseException) -> str | None:
     if isinstance(error, ArgumentError):
         return str(error)
     frames = traceback.extract_tb(error.__traceback__)
-    raised_in = frames[-1].name if frames else ""
-    if isinstance(error, ValueError) and raised_in == "get_config":
+    if not isinstance(error, ValueError) or not frames:
+        return None
+    called = any(frame.name == "get_config" for frame in frames)
+    ours = PACKAGE in pathlib.Path(frames[-1].filename).parents
+    if frames[-1].name == "get_config" or (called and ours):
         return str(error)
     return None
 

@@ -140,3 +140,24 @@ def test_a_refusal_of_the_config_file_itself_is_told_alone(tmp_path, capsys):
         parse(f"--config={path}:quik")
     assert stop.value.code == 2
     assert capsys.readouterr().err == "variant is quick, not quik.\n"
+
+
+@pytest.mark.parametrize(
+    "argument, message",
+    [
+        (
+            "posts.py:method=dpsh",
+            "The task classification cannot use the method 'dpsh'",
+        ),
+        ("folder.py:task=classification,method=dpsh", "The task classification cannot"),
+        ("folder.py:task=matching", "config argument task=matching is unknown"),
+    ],
+)
+def test_a_refusal_of_the_package_is_told_alone(capsys, argument, message):
+    configs = Path(__file__).parents[1] / "configs"
+    with pytest.raises(SystemExit) as stop:
+        parse(f"--config={configs / argument}")
+    told = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert told.startswith(message) and told.count("\n") == 1
+    assert "sgmft" not in told or "posts" in argument

@@ -1,5 +1,6 @@
 """Names of tasks, and what a config names that depends on its task."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from modal_aware_jax.experiment.lookup import choose
@@ -34,12 +35,19 @@ def task_for(config, pairs) -> Task:
     return task
 
 
-def choose_method(task: Task, name: str) -> Any:
-    """The row of a method, or a ValueError that says why the task cannot use it."""
+def choose_method(task: Task, name: str, offered: Iterable[str] | None = None) -> Any:
+    """The row of a method, or a ValueError that says why the task cannot use it.
+
+    Args:
+      task: whose methods are looked at.
+      name: of the method.
+      offered: the methods that a config has settings for; None: all of the task's.
+    """
     if name in task.refused:
+        known = [m for m in task.methods if offered is None or m in offered]
         raise ValueError(
             f"The task {task.name} cannot use the method {name!r}: "
-            f"{task.refused[name]} Its methods: {', '.join(task.methods)}."
+            f"{task.refused[name]} Its methods: {', '.join(known)}."
         )
     return choose("method", task.methods, name)
 
