@@ -190,6 +190,12 @@ def test_codes_of_two_models_do_not_mix(model, tmp_path):
         encode_many([str(tmp_path / "a.parquet")], other, str(tmp_path / "o2"))
 
 
+def test_columns_are_named_by_flags_of_this_program(model, tmp_path):
+    (tmp_path / "a.csv").write_text("picture,text\na.png,sea\n")
+    with pytest.raises(ValueError, match=r"read with --image_column=NAME and --text"):
+        encode_many([str(tmp_path / "a.csv")], model, str(tmp_path / "codes"))
+
+
 def test_a_classifier_gives_no_codes(model, tmp_path):
     other = shutil.copytree(model, tmp_path / "classifier")
     facts = json.loads((other / FACTS).read_text())

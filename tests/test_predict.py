@@ -129,6 +129,13 @@ def test_a_table_is_read_in_its_order(tmp_path):
     assert "leads out of" in posts[-1].problem
     with pytest.raises(ValueError, match="there is no file or folder .*nowhere"):
         read_posts(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="image_column=NAME and .*=configs/folder.py"):
+        (tmp_path / "bare").mkdir()
+        (tmp_path / "bare" / "a.csv").write_text("words,text\nsea,good\n")
+        read_posts(tmp_path / "bare")
+    (tmp_path / "bare" / "b.csv").write_text("image,text\n")
+    with pytest.raises(ValueError, match="Say which one to read with --table=FILE"):
+        read_posts(tmp_path / "bare")
     reader, _ = predictor()
     found = list(modes.predict(reader, posts))
     path = tmp_path / "out" / "predicted.csv"
@@ -193,6 +200,10 @@ def test_an_export_predicts_as_its_run(tmp_path):
     told = by_the_command_line(folder, tmp_path, words)
     assert told.startswith(f"text  {expected[0].classes[0]} (")
     assert "[no picture]\nWrote" in told
+    bare = tmp_path / "encoder.stablehlo"
+    shutil.copy(folder / bare.name, bare)
+    with pytest.raises(ValueError, match="not known. Keep config.json beside it"):
+        modes.predictor_of_model(modes.load_model_file(bare))
     for path in (folder, folder / "model.safetensors"):
         exported = modes.predictor_of_model(modes.load_model_file(path))
         assert exported.class_names == experiment.collection.label_names

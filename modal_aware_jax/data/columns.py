@@ -11,6 +11,10 @@ TEXT = ("text", "caption", "captions", "sentence", "sentences", "title", "tags",
 LABEL = ("labels", "label", "category", "categories", "class", "classes")
 SPLIT = ("split", "partition", "subset")
 ID = ("id", "key", "ids")
+NAMING = (
+    "--config.data.options.image_column=NAME, --config.data.options.text_column=NAME, "
+    "--config.data.options.label_column=NAME"
+)
 
 
 class Columns(NamedTuple):
@@ -41,6 +45,7 @@ def choose_columns(
     label: str | None = None,
     one_hot: Sequence[str] | None = None,
     split: str | None = None,
+    naming: str = NAMING,
 ) -> Columns:
     """The columns that are named, and for each other the one that its name tells.
 
@@ -49,6 +54,7 @@ def choose_columns(
       found: the names of all columns.
       image, text, label, split: a column's name; None: the usual names.
       one_hot: columns of 0 and 1, a pattern such as `label_*` for several.
+      naming: the flags that name columns, for messages.
 
     Example:
       >>> choose_columns("t.csv", ["file_name", "caption", "label"]).label
@@ -69,9 +75,7 @@ def choose_columns(
         raise ValueError(
             f"{where}: the table has no column {shorten(lacks)}; it has "
             f"{shorten(', '.join(map(repr, found))) or 'none'}. Rename a column, or "
-            "name the ones to read with --config.data.options.image_column=NAME, "
-            "--config.data.options.text_column=NAME, "
-            "--config.data.options.label_column=NAME."
+            f"name the ones to read with {naming}."
         )
     hot = tuple(_matching(where, one_hot, found)) if one_hot else ()
     if not label and not hot:

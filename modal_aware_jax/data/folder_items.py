@@ -4,7 +4,7 @@ import pathlib
 from collections import Counter
 from typing import Any, NamedTuple
 
-from modal_aware_jax.data.columns import Columns, choose_columns
+from modal_aware_jax.data.columns import NAMING, Columns, choose_columns
 from modal_aware_jax.data.image_places import OutsideError, Place, place_of
 from modal_aware_jax.data.labels import are_multi_hot, hot_columns
 from modal_aware_jax.data.problems import Problem
@@ -61,12 +61,13 @@ class Items(NamedTuple):
     notes: tuple[str, ...]
 
 
-def read_items(tables: Tables, named: dict) -> Items:
+def read_items(tables: Tables, named: dict, naming: str = NAMING) -> Items:
     """Reads the tables.
 
     Args:
       tables: of `find_tables`.
       named: the columns that were named, for `choose_columns`.
+      naming: the flags that name them, for its message.
     """
     items, problems, declared, notes = [], [], {}, {}
     has_labels = False
@@ -74,7 +75,7 @@ def read_items(tables: Tables, named: dict) -> Items:
         problems += table.problems
         if not table.rows:
             continue  # there are problems, and they say why
-        columns = choose_columns(str(path), table.columns, **named)
+        columns = choose_columns(str(path), table.columns, **named, naming=naming)
         columns = _with_hot_columns(columns, table, notes)
         has_labels |= bool(columns.label or columns.one_hot)
         names, positions = _label_names(columns, table)

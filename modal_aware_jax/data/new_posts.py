@@ -14,6 +14,11 @@ from modal_aware_jax.data.readers.tables import find_tables
 from modal_aware_jax.data.regular_file import read_regular
 from modal_aware_jax.data.stored_image import ImageProblem, to_stored
 
+NAMING = (
+    "--config.data.options.image_column=NAME and --config.data.options.text_column="
+    "NAME, which beside --model need --config=configs/folder.py"
+)
+
 
 class Post(NamedTuple):
     """One post as it came.
@@ -69,7 +74,7 @@ def read_posts(table: pathlib.Path, **named: str | None) -> list[Post]:
         raise ValueError(f"predict: there is no file or folder {table} (--table).")
     if named.get("text"):
         named["text"] = given_names(named["text"])
-    found = read_items(find_tables(table), named)
+    found = read_items(find_tables(table, option="--table"), named, NAMING)
     posts = [
         Post(item.id, item.image and item.image.read, _text(item.text))
         for item in found.items

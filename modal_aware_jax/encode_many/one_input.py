@@ -103,7 +103,8 @@ def _items(path: pathlib.Path, source: Input, reading: Reading):
         one_hot=None,
         split=None,
     )
-    found = read_items(tables, named)
+    naming = "--image_column=NAME and --text_column=NAME"
+    found = read_items(tables, named, naming)
     items, problems, seen = [], list(found.problems), set()
     rows = found.items[source.first : source.last] if source.last else found.items
     for item in rows:

@@ -123,7 +123,9 @@ def _from_program(path):
 
 
 def _purpose(facts):
-    """Task and loss of the run, as far as its facts say."""
+    """Task and loss of the run; facts of before there were tasks are of codes."""
+    if not facts:
+        return {"task": ""}
     loss = facts.get("config", {}).get("loss", {}).get("name", "")
     return {"task": facts.get("task", "hashing"), "loss": loss}
 

@@ -86,8 +86,9 @@ def predictor_of_run(
 
 def predictor_of_model(model: EncoderModel) -> Predictor:
     """An exported model, of bags of words or of word pieces."""
-    need_classes(model.task)
-    if not model.vocabulary and model.pieces is None:
+    if model.task:
+        need_classes(model.task)
+    if not model.task or not (model.vocabulary or model.pieces is not None):
         raise ValueError(
             "--model: its vocabulary is not known. Keep config.json beside it."
         )

@@ -79,7 +79,12 @@ class Tables(NamedTuple):
         return [_hash(path) for path in self.paths]
 
 
-def find_tables(source: pathlib.Path, table: str | None = None) -> Tables:
+def find_tables(
+    source: pathlib.Path,
+    table: str | None = None,
+    *,
+    option: str = "--config.data.options.table",
+) -> Tables:
     """The table of a folder: its only one, or files that belong together.
 
     Files belong together when each names a part of a split (`train.csv`, `test.csv`;
@@ -90,6 +95,7 @@ def find_tables(source: pathlib.Path, table: str | None = None) -> Tables:
       source: a folder, or the table itself.
       table: names of files in the folder, or patterns as `*.parquet`, with commas
         between them; None: what is there, else what is in its subfolder `data`.
+      option: how a table is named, for messages.
 
     Raises:
       ValueError: there is no table, or it is not clear which one to read.
@@ -120,7 +126,7 @@ def find_tables(source: pathlib.Path, table: str | None = None) -> Tables:
             f"{source} must hold one table ({', '.join(SUFFIXES)}), tables of the "
             "parts of one collection (train.csv and test.csv), or a text file beside "
             f"each image, but {len(found)} are there ({names}){hint}. Say which one to "
-            "read with --config.data.options.table=FILE."
+            f"read with {option}=FILE."
         )
     return _tables(source, found)
 
