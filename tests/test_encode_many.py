@@ -196,6 +196,14 @@ def test_columns_are_named_by_flags_of_this_program(model, tmp_path):
         encode_many([str(tmp_path / "a.csv")], model, str(tmp_path / "codes"))
 
 
+def test_a_table_without_rows_is_told(model, tmp_path, capsys):
+    (tmp_path / "a.csv").write_text("image,text\n")
+    encode_many([str(tmp_path / "a.csv")], model, str(tmp_path / "codes"))
+    assert "1 were left out" in capsys.readouterr().out
+    (listed,) = (tmp_path / "codes" / "problems").iterdir()
+    assert "the table has no row" in listed.read_text()
+
+
 def test_a_classifier_gives_no_codes(model, tmp_path):
     other = shutil.copytree(model, tmp_path / "classifier")
     facts = json.loads((other / FACTS).read_text())

@@ -14,6 +14,7 @@ from PIL import Image
 from tiny_archives import jpeg
 
 from modal_aware_jax.data import folder
+from modal_aware_jax.data.new_posts import read_posts
 from modal_aware_jax.data.pipeline import decode
 
 TEXTS = ["a red boat", "the lake", "red dog"]
@@ -155,6 +156,21 @@ def test_two_tables_are_a_given_split(data, load):
     with pytest.raises(ValueError, match="2.jpg' was used before"):  # on both sides
         (data / "my_train.csv").write_text("image,text,label\n2.jpg,sea,a\n")
         load()
+
+
+def test_a_part_without_rows_is_told(data, load):
+    write_images(data)
+    (data / "train.csv").write_text("image,text\n0.jpg,sea\n1.jpg,sea\n")
+    (data / "test.csv").write_text("image,text\n")
+    message = "test.csv has no row below its header.*--config.data.options.given_split"
+    with pytest.raises(ValueError, match=message):
+        load()
+    assert len(load(given_split=False)) == 2
+    (data / "train.csv").unlink()
+    with pytest.raises(ValueError, match="Write a row for each pair[.]$"):
+        load(given_split=False)
+    with pytest.raises(ValueError, match="test.csv has no row.*each post"):
+        read_posts(data)
 
 
 def test_a_column_names_the_part_of_each_pair(data, load):

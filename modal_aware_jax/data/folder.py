@@ -176,6 +176,7 @@ def _scan(
     allow_empty_text,
     keep_without_image,
 ):
+    _check_rows(read, given_split)
     problems, counts = list(read.problems), Counter()
     if problems:
         counts["rows left out: malformed"] += len(problems)
@@ -234,6 +235,23 @@ def _scan(
     ]
     counts.update({note: len(pairs) for note in read.notes})
     return Scan(pairs, vocabulary or (), label_names, problems, counts)
+
+
+def _check_rows(read, given_split):
+    """Refuses tables without rows where they are all, or a whole part of the split."""
+    filled = {item.part for item in read.items}
+    for path, part in read.empty:
+        alone = not read.items and not read.problems
+        if alone or (given_split and part and part not in filled):
+            cure = (
+                ""
+                if alone
+                else (", or draw a split: --config.data.options.given_split=false")
+            )
+            raise ValueError(
+                f"folder.load: {path} has no row below its header. Write a row for "
+                f"each pair{cure}."
+            )
 
 
 def _no_image():

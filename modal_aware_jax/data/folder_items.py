@@ -52,6 +52,7 @@ class Items(NamedTuple):
         the rows tell.
       has_labels: whether the tables have labels at all.
       notes: what was taken for what without being told, in words.
+      empty: the tables without any row, each with the part that its name tells.
     """
 
     items: list[Item]
@@ -59,6 +60,7 @@ class Items(NamedTuple):
     label_names: tuple[str, ...] | None
     has_labels: bool
     notes: tuple[str, ...]
+    empty: tuple[tuple[pathlib.Path, str], ...]
 
 
 def read_items(tables: Tables, named: dict, naming: str = NAMING) -> Items:
@@ -70,11 +72,13 @@ def read_items(tables: Tables, named: dict, naming: str = NAMING) -> Items:
       naming: the flags that name them, for its message.
     """
     items, problems, declared, notes = [], [], {}, {}
-    has_labels = False
+    has_labels, empty = False, []
     for path, part, table in tables.read():
         problems += table.problems
         if not table.rows:
-            continue  # there are problems, and they say why
+            if not table.problems:  # they say why, where there are any
+                empty.append((path, part))
+            continue
         columns = choose_columns(str(path), table.columns, **named, naming=naming)
         columns = _with_hot_columns(columns, table, notes)
         has_labels |= bool(columns.label or columns.one_hot)
@@ -94,6 +98,7 @@ def read_items(tables: Tables, named: dict, naming: str = NAMING) -> Items:
         tuple(declared) or None,
         has_labels,
         tuple(notes),
+        tuple(empty),
     )
 
 

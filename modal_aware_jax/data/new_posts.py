@@ -75,6 +75,11 @@ def read_posts(table: pathlib.Path, **named: str | None) -> list[Post]:
     if named.get("text"):
         named["text"] = given_names(named["text"])
     found = read_items(find_tables(table, option="--table"), named, NAMING)
+    if found.empty and not found.items and not found.problems:
+        raise ValueError(
+            f"predict: {found.empty[0][0]} has no row below its header. Write a row "
+            "for each post (--table)."
+        )
     posts = [
         Post(item.id, item.image and item.image.read, _text(item.text))
         for item in found.items

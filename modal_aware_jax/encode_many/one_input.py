@@ -106,6 +106,8 @@ def _items(path: pathlib.Path, source: Input, reading: Reading):
     naming = "--image_column=NAME and --text_column=NAME"
     found = read_items(tables, named, naming)
     items, problems, seen = [], list(found.problems), set()
+    for place, _ in found.empty:
+        problems.append(Problem("malformed line", str(place), "the table has no row"))
     rows = found.items[source.first : source.last] if source.last else found.items
     for item in rows:
         if item.image is None:
