@@ -1,5 +1,6 @@
 """Training pictures that noise, blur or JPEG has spoilt."""
 
+import dataclasses
 import io
 
 import numpy as np
@@ -107,6 +108,9 @@ def test_a_run_trains_on_degraded_maps(cache, tmp_path):
     assert loss(0.0) != loss(1.0)
     assert len(list(cache.glob("*-degraded-*.npy"))) == 2  # maps, means
     assert degraded_maps(experiment_of("concat", tmp_path)) is None
+    solved = experiment_of("concat", tmp_path / "none", degraded=0.5)
+    solved = dataclasses.replace(solved, solve=lambda model, maps: None)
+    assert degraded_maps(solved) is None and not (tmp_path / "none").exists()
     assert degraded_maps(experiment_of("text", tmp_path, degraded=0.5)) is None
 
 

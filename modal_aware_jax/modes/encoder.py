@@ -124,10 +124,10 @@ def lower_maps(experiment: Experiment) -> np.ndarray | None:
 def degraded_maps(experiment: Experiment) -> np.ndarray | None:
     """The same of the training pairs' pictures, each degraded once: [n, 2, h, w, C].
 
-    None where no share of them is read so, or from pixels.
+    None where no share of them is read so, or from pixels, or nothing is trained.
     """
     reads = hasattr(experiment.model, "backbone") and experiment.cached_maps
-    if not (reads and experiment.degraded):
+    if not (reads and experiment.degraded) or experiment.solve is not None:
         return None
     parts, size = experiment.split, experiment.image_size
     return _maps_of(
