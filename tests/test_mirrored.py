@@ -89,7 +89,7 @@ def test_a_search_after_a_change_of_the_reading_makes_its_own_index(
 ):
     record, names = {"step": 3, "config": {"data": {"mirrored": True}}}, []
 
-    def opened(pairs, path, encode_pairs):
+    def opened(pairs, path, encode_pairs, weights):
         names.append(path.name)
         raise InterruptedError
 

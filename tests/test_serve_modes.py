@@ -72,6 +72,32 @@ def test_a_collection_is_encoded_once_and_anew_when_it_changed(tmp_path, capsys)
     assert "it is encoded again" in capsys.readouterr().out
 
 
+def test_an_index_of_edited_pairs_or_other_weights_is_not_served(tmp_path, capsys):
+    pairs, captions = collection(), []
+
+    async def add(service):
+        await service.add(text="my kite", name="mine")
+
+    async def first(service):
+        found = await service.search(text="kite", k=1)
+        captions.append(found["items"][0]["id"])
+        return service.index.holds("mine")
+
+    serve(pairs, tmp_path, add)
+    (tmp_path / "encoded.npz").unlink()
+    edited = dataclasses.replace(pairs, text=np.roll(pairs.text, 1, axis=0))
+    assert serve(edited, tmp_path, first) and (tmp_path / "encoded.npz").exists()
+    assert "it is encoded again" in capsys.readouterr().out
+    facts = tmp_path / "served-abc.index.json"
+    now = json.loads(facts.read_text())
+    facts.write_text(json.dumps({**now, "weights": "others"}))
+    with pytest.raises(ValueError, match="holds 1 items .* Move it away"):
+        serve(edited, tmp_path, first)
+    facts.unlink()  # an index from before they were kept
+    assert serve(pairs, tmp_path, first)
+    assert json.loads(facts.read_text()) != now
+
+
 def test_an_index_alone_shows_ids(tmp_path):
     make_index(tmp_path / "mine.index", collection())
 

@@ -40,9 +40,9 @@ def open_prepared(directory: str | os.PathLike) -> Collection:
     return Collection(
         name=facts["name"],
         ids=ids,
-        images=RecordColumn(records, "image", len(ids)),
+        images=RecordColumn(records, "image", len(ids), directory.name),
         text=text,
-        captions=RecordColumn(records, "caption", len(ids)),
+        captions=RecordColumn(records, "caption", len(ids), directory.name),
         labels=labels,
         vocabulary=tuple(facts["vocabulary"]),
         label_names=tuple(facts["label_names"]),
@@ -58,9 +58,14 @@ def read_facts(directory: str | os.PathLike) -> dict:
 
 
 class RecordColumn(Sequence):
-    """One column of an ArrayRecord dataset, read by position; pickled as a path."""
+    """One column of an ArrayRecord dataset, read by position; pickled as a path.
 
-    def __init__(self, records: str, column: str, length: int):
+    Attributes:
+      preparation: the name of its directory, another one after a change of the source.
+    """
+
+    def __init__(self, records: str, column: str, length: int, preparation: str):
+        self.preparation = preparation
         self._records = records
         self._column = column
         self._length = length

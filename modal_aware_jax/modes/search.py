@@ -24,6 +24,13 @@ from modal_aware_jax.modes.encode import (
     need_codes_of,
 )
 from modal_aware_jax.modes.evaluate import load_run
+from modal_aware_jax.modes.index_facts import (
+    forget_facts,
+    index_facts,
+    keep_facts,
+    read_facts,
+    weights_digest,
+)
 from modal_aware_jax.modes.model_files import EncoderModel
 from modal_aware_jax.modes.reading import other_reading
 from modal_aware_jax.modes.unknown_words import reading
@@ -67,6 +74,7 @@ def search_run(
         pairs,
         workdir / f"collection-{which}.index",
         lambda: encode_collection(experiment, workdir),
+        weights_digest(experiment.model),
     )
     graphdef, state = nnx.split(experiment.model)
     relaxed = jax.jit(
@@ -114,6 +122,7 @@ def search_with_model(
         lambda: encode_with_model(
             model, pairs, workdir, batch_size=batch_size, workers=workers
         ),
+        model.digest,
     )
     return _search(
         model.relaxed,
@@ -170,15 +179,17 @@ def _search(relaxed, pairs, text, index, workdir, *, size, image, words, k):
 
 
 def open_index(
-    pairs: Collection, path: pathlib.Path, encode_pairs: Callable
+    pairs: Collection, path: pathlib.Path, encode_pairs: Callable, weights: str
 ) -> HammingIndex:
-    """The index of a collection in a file, made on first use.
+    """The index of a collection in a file, made on first use and where it is stale.
 
     Args:
       pairs: the collection.
       path: of the index.
       encode_pairs: encodes the collection and returns the `.npz` file's path.
+      weights: tell the model from others; one from before they were kept is taken.
     """
+    facts = index_facts(weights, pairs)
     if path.exists():
         index = HammingIndex.load(path)
         if not np.array_equal(np.sort(index.ids), np.sort(pairs.ids)):
@@ -186,11 +197,17 @@ def open_index(
                 f"search: {path} is the index of another collection. Delete it, or use "
                 "the data the run was trained with."
             )
-        return index
+        before = read_facts(path)
+        if before in (None, facts):
+            keep_facts(path, facts)
+            return index
+        print(f"{path} is of other weights or of pairs as they were: it is made again.")
+        forget_facts(path)
     with np.load(encode_pairs()) as encoded:
         index = HammingIndex(int(encoded["num_bits"]))
         index.add(encoded["codes"], ids=encoded["ids"])
     index.save(path)
+    keep_facts(path, facts)
     return index
 
 

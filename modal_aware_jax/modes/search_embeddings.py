@@ -12,6 +12,13 @@ from modal_aware_jax.build import Experiment
 from modal_aware_jax.data.captions.collection import sentences_of
 from modal_aware_jax.modes.encoder import Encoder, lower_maps, variables_of
 from modal_aware_jax.modes.evaluate import load_run
+from modal_aware_jax.modes.index_facts import (
+    forget_facts,
+    index_facts,
+    keep_facts,
+    read_facts,
+    weights_digest,
+)
 from modal_aware_jax.modes.reading import other_reading
 from modal_aware_jax.modes.search import read_query_image
 from modal_aware_jax.report import result_picture
@@ -118,7 +125,17 @@ def _index(experiment, workdir, which, target):
         "image": workdir / f"collection-{which}.images",
         "text": workdir / f"collection-{which}.sentences",
     }
-    if not all(path.exists() for path in files.values()):
+    facts = index_facts(weights_digest(experiment.model), pairs)
+    there = all(path.exists() for path in files.values())
+    if there and read_facts(files["image"]) not in (None, facts):
+        _load(files[target], names[target])  # other pairs are refused
+        print(
+            f"{files['image']} is of other weights or of pairs as they were: it is "
+            "made again, with that of the sentences."
+        )
+        there = False
+    if not there:
+        forget_facts(files["image"])
         positions = np.arange(len(pairs))
         encoder = Encoder(experiment, lower_maps(experiment))
         outputs = encoder.outputs(
@@ -129,10 +146,16 @@ def _index(experiment, workdir, which, target):
             index = EmbeddingIndex(rows.shape[1])
             index.add(rows, names[kind])
             index.save(files[kind])
-    index = EmbeddingIndex.load(files[target])
-    if index.ids.tolist() != names[target]:
+    index = _load(files[target], names[target])
+    keep_facts(files["image"], facts)
+    return index
+
+
+def _load(path, names):
+    index = EmbeddingIndex.load(path)
+    if index.ids.tolist() != names:
         raise ValueError(
-            f"search: {files[target]} is the index of another collection. Delete it, "
-            "or use the data the run was trained with."
+            f"search: {path} is the index of another collection. Delete it, or use the "
+            "data the run was trained with."
         )
     return index

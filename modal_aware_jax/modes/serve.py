@@ -17,6 +17,13 @@ from modal_aware_jax.modes.encode import (
     need_codes_of,
 )
 from modal_aware_jax.modes.evaluate import load_run
+from modal_aware_jax.modes.index_facts import (
+    forget_facts,
+    index_facts,
+    keep_facts,
+    read_facts,
+    weights_digest,
+)
 from modal_aware_jax.modes.model_files import EncoderModel
 from modal_aware_jax.modes.reading import other_reading
 from modal_aware_jax.retrieval.index import HammingIndex
@@ -53,7 +60,8 @@ def service_of_run(
     pairs = experiment.collection
     if index is None:
         index = workdir / f"served-{which}.index"
-        _make_index(index, pairs, lambda: encode_collection(experiment, workdir))
+        facts = index_facts(weights_digest(experiment.model), pairs)
+        _make_index(index, pairs, lambda: encode_collection(experiment, workdir), facts)
     return _service(index, pairs, encoder)
 
 
@@ -102,7 +110,7 @@ def service_of_model(
             options = {"batch_size": batch_size, "workers": workers}
             return encode_with_model(model, pairs, workdir, **options)
 
-        _make_index(index, pairs, encode)
+        _make_index(index, pairs, encode, index_facts(model.digest, pairs))
     return _service(index, pairs, encoder)
 
 
@@ -113,22 +121,34 @@ def _words_of(model):
     return Collection("", [], [], text, [], labels, model.vocabulary, ())
 
 
-def _make_index(path, pairs, encode):
-    """Makes the index of a collection, anew where other pairs are in it.
+def _make_index(path, pairs, encode, facts):
+    """Makes the index of a collection, anew where other pairs or codes are in it.
 
-    What was added and removed while it was served stays in its log.
+    What was added and removed while it was served stays in its log. Codes that were
+    added are of the weights of then: with others the index is refused.
     """
     if path.exists():
         opened = LiveIndex(path)
         there, added, removed = set(opened.ids.tolist()), opened.added, opened.removed
         opened.close()
-        if there == (set(pairs.ids.tolist()) - removed) | added.keys():
+        before = read_facts(path) or facts  # of before they were kept: taken as it is
+        if before.get("weights") != facts["weights"] and added:
+            raise ValueError(
+                f"serve: {path} holds {len(added)} items that were added to codes of "
+                f"other weights. Move it away, with {path.name}.changes, and a new "
+                "index is made; or serve the checkpoint that it was made by."
+            )
+        same = there == (set(pairs.ids.tolist()) - removed) | added.keys()
+        if same and before == facts:
+            keep_facts(path, facts)
             return
         print(f"{pairs.name} is not what {path} holds: it is encoded again.")
     with np.load(encode()) as encoded:
         index = HammingIndex(int(encoded["num_bits"]))
         index.add(encoded["codes"], ids=encoded["ids"])
+    forget_facts(path)
     index.save(path)
+    keep_facts(path, facts)
 
 
 def _service(index, pairs, encoder):
