@@ -273,6 +273,33 @@ def test_shards_of_webdataset(data, load):
     assert pairs.captions[3] == TEXTS[1]
 
 
+def test_a_shard_that_is_cut_between_members_is_told(data, load):
+    with tarfile.open(data / "0.tar", "w") as archive:
+        for i, text in enumerate(TEXTS):
+            add(archive, f"{i}.jpg", jpeg(i))
+            add(archive, f"{i}.txt", text.encode())
+        end = archive.offset
+    with open(data / "0.tar", "r+b") as file:
+        file.truncate(end)
+    with pytest.raises(ValueError, match="has no mark of its end"):
+        load()
+    assert len(load(on_problem="skip")) == 3
+
+
+def test_a_second_image_of_one_name_in_a_shard_is_told(data, load):
+    """Names count up to their first dot, as the webdataset library has it."""
+    with tarfile.open(data / "0.tar", "w") as archive:
+        for i, text in enumerate(TEXTS):
+            add(archive, f"IMG 2024.05.0{i}.jpg", jpeg(i))
+            add(archive, f"IMG 2024.05.0{i}.txt", text.encode())
+    with pytest.raises(
+        ValueError, match="second member .4..*counts up to its first dot"
+    ):
+        load()
+    pairs = load(on_problem="skip")
+    assert pairs.ids.tolist() == ["IMG 2024"] and pairs.captions[:] == TEXTS[:1]
+
+
 def test_a_text_file_beside_each_image(data, load):
     for i, place in enumerate(("cats/a", "dogs/b", "dogs/c")):
         (data / place).parent.mkdir(exist_ok=True)

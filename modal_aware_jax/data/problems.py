@@ -29,6 +29,7 @@ ADVICE = {
     "outside path": "keep what the table names inside the folder",
     "unknown split": "correct the name of the part, or the column",
     "duplicate id": "remove or rename all but one",
+    "second member": "rename it: a name counts up to its first dot",
 }
 
 

@@ -53,8 +53,7 @@ def read_shard(path: pathlib.Path) -> Table:
                 key, dot, kind = base.partition(".")
                 if dot and key:
                     name = f"{folder}/{key}".removeprefix("./").lstrip("/")
-                    members = groups.setdefault(name, {})
-                    members.setdefault(kind.lower(), member)
+                    groups.setdefault(name, []).append((kind.lower(), member))
             else:
                 problems += _ending(path, archive.offset, size)
     except Exception as error:  # a damaged header makes tarfile raise nearly anything
@@ -85,11 +84,18 @@ class EmbeddedInTar(NamedTuple):
 
 def _add(path, key, members, rows, problems):
     where = f"{key} in {path}"
-    cells = {}
-    for kind, member in members.items():
+    cells, first = {}, {}
+    for kind, member in members:
         last = kind.rsplit(".", 1)[-1]
+        what = "image" if last in IMAGES else "text" if last in TEXTS else last
+        if first.setdefault(what, member) is not member:
+            if what in ("image", "text", "json", *CLASSES):
+                message = f"a second {what} of {key!r}, after {first[what].name}"
+                place = f"{member.name} in {path}"
+                problems.append(Problem("second member", place, message))
+            continue
         if last in IMAGES:
-            cells.setdefault("image", _embedded(path, member))
+            cells["image"] = _embedded(path, member)
         elif last in (*TEXTS, *CLASSES, "json"):
             if member.size > MAX_TEXT:
                 message = f"{member.name} has {member.size:,} bytes of text"
@@ -132,12 +138,14 @@ def _embedded(path, member):
 
 
 def _ending(path, offset, size):
-    """A problem where the archive does not end with a block of zeros or of nothing.
+    """A problem where the archive does not end with a block of zeros.
 
-    tarfile takes a damaged header in the middle for the end.
+    tarfile takes a damaged header in the middle for the end, and so it does a cut
+    between two members.
     """
     if offset >= size:
-        return []
+        message = "has no mark of its end: was it cut? What is there is read"
+        return [Problem("unreadable archive", str(path), message)]
     block = read_part(path, offset, min(BLOCK, size - offset))
     return [] if not any(block) else [_cut(path, offset)]
 
