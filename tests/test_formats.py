@@ -214,6 +214,13 @@ def test_a_csv_of_a_spreadsheet_that_writes_no_commas(data, load, separator):
     assert pairs.label_names == ("land", "sea")
 
 
+def test_a_cell_may_be_longer_than_csv_expects(data, load):
+    write_images(data)
+    longest = "sea " * 40_000
+    (data / "t.csv").write_text(f"image,text\n0.jpg,{longest}\n1.jpg,sky\n")
+    assert load().captions[0] == longest
+
+
 def test_names_of_columns_may_have_spaces(data, load):
     write_images(data)
     table = "File name,Caption,Class\n0.jpg,sea,a\n1.jpg,sky,b\n2.jpg,sea,b\n"

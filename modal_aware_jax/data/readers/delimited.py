@@ -23,6 +23,7 @@ def read_delimited(path: pathlib.Path) -> Table:
     """
     # Bytes that are no UTF-8 become surrogates, to be found in the rows that have them.
     content = path.read_bytes().decode("utf-8-sig", "surrogateescape")
+    csv.field_size_limit(max(csv.field_size_limit(), len(content)))
     separator = "\t" if path.suffix.lower() == ".tsv" else _separator(content)
     lines = csv.reader(
         io.StringIO(content, newline=""), delimiter=separator, strict=True
