@@ -252,6 +252,21 @@ def test_places_without_inputs_are_told(place, message, tmp_path):
         find_inputs([place], images_a_piece=10)
 
 
+def test_a_table_of_a_folder_is_found_as_training_finds_it(tmp_path):
+    for name in ("PAIRS.CSV", "config.json", "a.jpg"):
+        (tmp_path / name).touch()
+    (found,) = find_inputs([str(tmp_path)], images_a_piece=10)
+    assert found.address.endswith("/PAIRS.CSV")
+
+
+def test_a_file_with_brackets_in_its_name_is_no_pattern(tmp_path):
+    (tmp_path / "br[1]").mkdir()
+    (tmp_path / "br[1]" / "good.parquet").touch()
+    place = str(tmp_path / "br[1]" / "good.parquet")
+    (found,) = find_inputs([place], images_a_piece=10)
+    assert found.address == place
+
+
 def test_names_of_parts_differ_where_files_have_one_name():
     names = {Input(f"/{folder}/0.tar", "").name for folder in "abc"}
     assert len(names) == 3 and all(name.startswith("0-") for name in names)

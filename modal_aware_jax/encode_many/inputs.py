@@ -10,7 +10,7 @@ from typing import NamedTuple
 from pyarrow import fs
 
 from modal_aware_jax.data.readers.captions import IMAGES
-from modal_aware_jax.data.readers.tables import SUFFIXES
+from modal_aware_jax.data.readers.tables import SUFFIXES, candidates
 from modal_aware_jax.encode_many.storage import opened
 
 INSIDE = (".parquet", ".tar")  # with their images, so they can come from anywhere
@@ -73,10 +73,11 @@ def _inputs_of(place, images_a_piece):
     files, path = opened(place)
     scheme = place[: place.index("://") + 3] if "://" in place else ""
     is_local = isinstance(files, fs.LocalFileSystem)
-    if any(sign in path for sign in "*?["):
-        return [_file(info, scheme) for info in _matching(files, path)]
     info = files.get_file_info(path)
-    if info.type == fs.FileType.NotFound:
+    is_there = info.type != fs.FileType.NotFound  # a name may have brackets
+    if not is_there and any(sign in path for sign in "*?["):
+        return [_file(info, scheme) for info in _matching(files, path)]
+    if not is_there:
         raise ValueError(f"--input={place}: there is no such file or folder.")
     if info.type == fs.FileType.File:
         suffix = pathlib.PurePosixPath(path).suffix.lower()
@@ -95,7 +96,7 @@ def _inputs_of(place, images_a_piece):
     ]
     if inside or not is_local:
         return [_file(info, scheme) for info in inside]
-    tables = [p for p in sorted(pathlib.Path(path).iterdir()) if p.suffix in SUFFIXES]
+    tables = candidates(pathlib.Path(path))
     if len(tables) > 1:
         raise ValueError(
             f"--input={place}: {len(tables)} tables are there "

@@ -111,7 +111,7 @@ def find_tables(
     if table:
         return _tables(source, _named(source, table))
     for folder in (source, source / "data"):
-        found = _candidates(folder) if folder.is_dir() else []
+        found = candidates(folder) if folder.is_dir() else []
         if found:
             break
     if not found and captions.has_captions(source):
@@ -153,7 +153,8 @@ def _stem(path):
     return path.stem if part_of(path.stem) else path.parent.name
 
 
-def _candidates(folder):
+def candidates(folder: pathlib.Path) -> list[pathlib.Path]:
+    """The tables that lie in a folder; JSON files only where there are no others."""
     found = [
         path
         for path in sorted(folder.iterdir())
