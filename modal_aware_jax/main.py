@@ -92,10 +92,12 @@ def run(args) -> None:
     from modal_aware_jax import build, modes
     from modal_aware_jax.report import format_results
 
+    _check_step(args)
     _join_processes(args)
     workdir = _workdir(args)
     if args.mode == "evaluate" and args.codes:
-        results = modes.evaluate_codes_file(pathlib.Path(args.codes), workdir)
+        codes = pathlib.Path(args.codes).expanduser()
+        results = modes.evaluate_codes_file(codes, workdir)
         print(format_results({pathlib.Path(args.codes).stem: results}))
         return
     if args.mode == "serve":
@@ -124,14 +126,13 @@ def run(args) -> None:
         experiment = build.shortened(experiment, args.bits)
     if args.mode in ("encode", "search"):
         experiment = modes.with_every_item(experiment, config.data)
-    step = int(args.step) if args.step.isdigit() else args.step
-    output = pathlib.Path(args.output).expanduser() if args.output else None
+    step, output = _step(args), _path(args.output)
     if args.mode == "train":
         results = modes.train(experiment, workdir)
     elif args.mode == "evaluate":
         results = modes.evaluate_run(experiment, workdir, step=step)
     elif args.mode == "encode":
-        path = modes.encode_collection(experiment, workdir, output=output)
+        path = modes.encode_collection(experiment, workdir, step=step, output=output)
         if is_first():
             print(f"Wrote {path}")
         return
@@ -152,8 +153,8 @@ def _search_run(args, experiment, workdir) -> None:
     """Ranks the collection of a run, by codes or by embeddings."""
     from modal_aware_jax import modes
 
-    image = pathlib.Path(args.image) if args.image else None
-    query = {"image": image, "words": args.text, "k": args.k}
+    query = {"image": _path(args.image), "words": args.text, "k": args.k}
+    query["step"] = _step(args)
     if experiment.task.embeddings is None:
         if args.target:
             raise ValueError(
@@ -175,9 +176,8 @@ def _search_index(args) -> None:
 
     if args.mode != "search":
         raise ValueError(f"--index is for --mode=search and serve, not {args.mode}.")
-    paths = [pathlib.Path(x) if x else None for x in (args.codes, args.output)]
     distances, ids = modes.search_index_file(
-        pathlib.Path(args.index), paths[0], k=args.k, output=paths[1]
+        _path(args.index), _path(args.codes), k=args.k, output=_path(args.output)
     )
     for i, (near, found) in enumerate(zip(distances, ids, strict=True)):
         ranked = zip(found.tolist(), near.tolist(), strict=True)
@@ -214,15 +214,13 @@ def _run_model(args, workdir) -> None:
     options = _reading_options(args.config)
     pairs = build.every_item(args.config.data, model.vocabulary)
     if args.mode == "encode":
-        output = pathlib.Path(args.output).expanduser() if args.output else None
-        path = modes.encode_with_model(model, pairs, workdir, output=output, **options)
+        options["output"] = _path(args.output)
+        path = modes.encode_with_model(model, pairs, workdir, **options)
         print(f"Wrote {path}")
         return
     workdir.mkdir(parents=True, exist_ok=True)
-    image = pathlib.Path(args.image) if args.image else None
-    found = modes.search_with_model(
-        model, pairs, workdir, image=image, words=args.text, k=args.k, **options
-    )
+    query = {"image": _path(args.image), "words": args.text, "k": args.k}
+    found = modes.search_with_model(model, pairs, workdir, **query, **options)
     _print_found(found, workdir)
 
 
@@ -239,7 +237,7 @@ def _serve(args, workdir) -> None:
     token = args.token or os.environ.get("MODAL_AWARE_TOKEN")
     check_place(args.host, token)
     with open_socket(args.host, args.port) as listening:
-        index = pathlib.Path(args.index).expanduser() if args.index else None
+        index = _path(args.index)
         if args.model:
             model = modes.load_model_file(pathlib.Path(args.model))
             pairs, options = None, {}
@@ -257,7 +255,8 @@ def _serve(args, workdir) -> None:
             if args.bits is not None:
                 experiment = build.shortened(experiment, args.bits)
             experiment = modes.with_every_item(experiment, config.data)
-            service = modes.service_of_run(experiment, workdir, index=index)
+            options = {"step": _step(args), "index": index}
+            service = modes.service_of_run(experiment, workdir, **options)
         serve(service, listening, token)
 
 
@@ -267,9 +266,9 @@ def _predict(args, workdir) -> None:
 
     options = {} if args.config is None else args.config.data.get("options", {})
     posts = modes.posts_to_predict(
-        pathlib.Path(args.image).expanduser() if args.image else None,
+        _path(args.image),
         args.text,
-        pathlib.Path(args.table) if args.table else None,
+        _path(args.table),
         image_column=options.get("image_column"),
         text_column=options.get("text_column"),
     )
@@ -281,17 +280,32 @@ def _predict(args, workdir) -> None:
         modes.need_classes(build.task_of(config).name)
         with config.unlocked():
             config.training.cached_maps = False
-        step = int(args.step) if args.step.isdigit() else args.step
         experiment = build.experiment(config)
-        predictor = modes.predictor_of_run(experiment, workdir, step=step)
+        predictor = modes.predictor_of_run(experiment, workdir, step=_step(args))
     predictions = []
     for found in modes.predict(predictor, posts):
         print(modes.line_of(found), flush=True)
         predictions.append(found)
-    output = pathlib.Path(args.output).expanduser() if args.output else None
-    output = output or workdir / "predicted.csv"
+    output = _path(args.output) or workdir / "predicted.csv"
     modes.write_predictions_table(output, predictions, predictor.class_names)
     print(f"Wrote {output}")
+
+
+def _check_step(args) -> None:
+    of_a_run = not (args.model or args.codes or args.mode == "train")
+    if args.step != "latest" and not of_a_run:
+        raise ValueError(
+            "--step names a checkpoint of a run: leave it out with --mode=train, "
+            "--model and --codes."
+        )
+
+
+def _step(args) -> int | str:
+    return int(args.step) if args.step.isdigit() else args.step
+
+
+def _path(given: str | None) -> pathlib.Path | None:
+    return pathlib.Path(given).expanduser() if given else None
 
 
 def _reading_options(config) -> dict:

@@ -88,18 +88,20 @@ def test_a_search_after_a_change_of_the_reading_makes_its_own_index(
     cache, tmp_path, monkeypatch
 ):
     record, names = {"step": 3, "config": {"data": {"mirrored": True}}}, []
+    steps = []
 
     def opened(pairs, path, encode_pairs, weights):
         names.append(path.name)
         raise InterruptedError
 
-    monkeypatch.setattr(search, "load_run", lambda *run: record)
+    monkeypatch.setattr(search, "load_run", lambda *run: steps.append(run[2]) or record)
     monkeypatch.setattr(search, "open_index", opened)
     for mirrored in (True, False):
         now = experiment_of("concat", cache, mirrored=mirrored)
         with pytest.raises(InterruptedError):
-            search.search_run(now, tmp_path, words="sea")
+            search.search_run(now, tmp_path, words="sea", step="best")
     assert names == ["collection-3.index", "collection-3-plain.index"]
+    assert steps == ["best", "best"]
 
 
 def unpacked(codes, num_bits):

@@ -157,6 +157,13 @@ def test_what_is_asked_for_must_be_clear(tmp_path):
         modes.need_classes("hashing")
 
 
+@pytest.mark.parametrize("given", [{"mode": "train"}, {"model": "x"}, {"codes": "x"}])
+def test_a_step_is_of_a_run(given):
+    args = {"mode": "encode", "model": None, "codes": None, "step": "best", **given}
+    with pytest.raises(ValueError, match="--step names a checkpoint of a run"):
+        main.run(types.SimpleNamespace(**args))
+
+
 def by_the_command_line(model, workdir, words):
     """What --mode=predict prints of a text."""
     nothing = dict.fromkeys(("image", "table", "output", "config", "coordinator"))
@@ -168,6 +175,7 @@ def by_the_command_line(model, workdir, words):
         workdir=str(workdir),
         text=words,
         distributed=False,
+        step="latest",
     )
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):

@@ -19,7 +19,11 @@ from modal_aware_jax.training.progress import ProgressBar
 
 
 def encode_collection(
-    experiment: Experiment, workdir: pathlib.Path, *, output: pathlib.Path | None = None
+    experiment: Experiment,
+    workdir: pathlib.Path,
+    *,
+    step="latest",
+    output: pathlib.Path | None = None,
 ) -> pathlib.Path:
     """Encodes every pair of the experiment's collection with a run's checkpoint.
 
@@ -29,6 +33,7 @@ def encode_collection(
     Args:
       experiment: built from the config the run was trained with.
       workdir: the run's directory.
+      step: 'latest', 'best' or a step.
       output: the file to write; `encoded.npz` in the workdir by default, with the
         experiment's suffix.
 
@@ -36,7 +41,7 @@ def encode_collection(
       The path of the file.
     """
     need_codes(experiment)
-    load_run(experiment, workdir)
+    load_run(experiment, workdir, step)
     pairs = experiment.collection
     encoder = Encoder(experiment, lower_maps(experiment))
     variables = variables_of(experiment.model)

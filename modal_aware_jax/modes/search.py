@@ -43,6 +43,7 @@ def search_run(
     experiment: Experiment,
     workdir: pathlib.Path,
     *,
+    step="latest",
     image: pathlib.Path | None = None,
     words: str = "",
     k: int = 10,
@@ -55,6 +56,7 @@ def search_run(
     Args:
       experiment: built from the config the run was trained with; `cached_maps` off.
       workdir: the run's directory.
+      step: 'latest', 'best' or a step.
       image: an image file; None: the network's stand-in for a missing image, or a grey
         image where it has learned none.
       words: tags or text; words outside the vocabulary are named in the output, and
@@ -67,13 +69,13 @@ def search_run(
     """
     need_codes(experiment)
     _check_query(image, words)
-    record = load_run(experiment, workdir)
+    record = load_run(experiment, workdir, step)
     which = f"{record['step']}{experiment.suffix}{other_reading(experiment, record)}"
     pairs = experiment.collection
     index = open_index(
         pairs,
         workdir / f"collection-{which}.index",
-        lambda: encode_collection(experiment, workdir),
+        lambda: encode_collection(experiment, workdir, step=step),
         weights_digest(experiment.model),
     )
     graphdef, state = nnx.split(experiment.model)

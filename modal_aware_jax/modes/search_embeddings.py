@@ -31,6 +31,7 @@ def search_embeddings(
     experiment: Experiment,
     workdir: pathlib.Path,
     *,
+    step="latest",
     image: pathlib.Path | None = None,
     words: str = "",
     target: str = "",
@@ -44,6 +45,7 @@ def search_embeddings(
     Args:
       experiment: built from the config the run was trained with; `cached_maps` off.
       workdir: the run's directory.
+      step: 'latest', 'best' or a step.
       image: an image file, or None.
       words: a sentence, or ''. One of both is asked with.
       target: 'image' or 'text', what is searched; '': the one that is not asked with.
@@ -61,7 +63,7 @@ def search_embeddings(
     target = target or ("text" if image else "image")
     if target not in TARGETS:
         raise ValueError(f"search: --target is image or text, not {target!r}.")
-    record = load_run(experiment, workdir)
+    record = load_run(experiment, workdir, step)
     which = f"{record['step']}{other_reading(experiment, record)}"
     pixels, embedding = _query(experiment, image, words)
     index = _index(experiment, workdir, which, target)

@@ -34,18 +34,23 @@ from modal_aware_jax.serve.shelf import Shelf
 
 
 def service_of_run(
-    experiment: Experiment, workdir: pathlib.Path, *, index: pathlib.Path | None = None
+    experiment: Experiment,
+    workdir: pathlib.Path,
+    *,
+    step="latest",
+    index: pathlib.Path | None = None,
 ) -> Service:
     """A run's checkpoint and its collection, to be served.
 
     Args:
       experiment: built from the config the run was trained with; `cached_maps` off.
       workdir: the run's directory.
+      step: 'latest', 'best' or a step.
       index: a file of codes of this model, which is searched and changed; None: the
         collection's own, `served-STEP.index` in the workdir, encoded on first use.
     """
     need_codes(experiment)
-    record = load_run(experiment, workdir)
+    record = load_run(experiment, workdir, step)
     which = f"{record['step']}{experiment.suffix}{other_reading(experiment, record)}"
     graphdef, state = nnx.split(experiment.model)
     relaxed = jax.jit(
@@ -61,7 +66,11 @@ def service_of_run(
     if index is None:
         index = workdir / f"served-{which}.index"
         facts = index_facts(weights_digest(experiment.model), pairs)
-        _make_index(index, pairs, lambda: encode_collection(experiment, workdir), facts)
+
+        def encode():
+            return encode_collection(experiment, workdir, step=step)
+
+        _make_index(index, pairs, encode, facts)
     return _service(index, pairs, encoder)
 
 
