@@ -14,6 +14,7 @@ from PIL import Image
 from tiny_archives import jpeg
 
 from modal_aware_jax.data import folder
+from modal_aware_jax.data.labels import need_labels
 from modal_aware_jax.data.new_posts import read_posts
 from modal_aware_jax.data.pipeline import decode
 
@@ -261,6 +262,17 @@ def test_a_collection_without_labels_is_read(data, load):
 
 
 # Other formats
+
+
+def test_a_label_that_every_pair_has_is_told(data, load, capsys):
+    write_images(data)
+    table = "image,text,label\n0.jpg,sea,a\n1.jpg,sky,{}\n2.jpg,sky,a\n"
+    (data / "t.csv").write_text(table.format("b"))
+    need_labels(load())
+    assert "have the label" not in capsys.readouterr().out
+    (data / "t.csv").write_text(table.format("a;b"))
+    need_labels(load())
+    assert "all 3 pairs of folder have the label 'a'" in capsys.readouterr().out
 
 
 def test_shards_of_webdataset(data, load):

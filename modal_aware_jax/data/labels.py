@@ -15,13 +15,25 @@ class LabelError(ValueError):
 
 
 def need_labels(pairs: Collection) -> None:
-    """Refuses a collection without labels where they are learned from or counted."""
+    """Refuses a collection without labels where they are learned from or counted.
+
+    A label that every pair has is told: by it all answers are right.
+    """
     if not pairs.labels.any():
         raise ValueError(
             f"{pairs.name} has no labels, which this mode needs. Name the column that "
             "holds them with --config.data.options.label_column=NAME, or columns of 0 "
             "and 1 with --config.data.options.label_columns=A,B. Without labels a "
             "collection is encoded and searched by an exported model: --model=FOLDER."
+        )
+    shared = pairs.labels.all(axis=0).nonzero()[0]
+    if len(shared):
+        print(
+            f"Warning: all {len(pairs):,} pairs of {pairs.name} have the label "
+            f"{pairs.label_names[shared[0]]!r}. By it any two are alike and every "
+            "answer is right, so scores will say nothing. Name other labels with "
+            "--config.data.options.label_column=NAME, or leave it out with "
+            "--config.data.options.no_label=VALUE."
         )
 
 
