@@ -332,6 +332,18 @@ def test_a_text_file_beside_each_image(data, load):
     assert load().captions[2] == "changed"
 
 
+def test_pictures_beside_texts_have_any_suffix_of_a_photograph(data, load):
+    for i, suffix in enumerate((".jfif", ".JPE", ".avif")):
+        picture = io.BytesIO(jpeg(i))
+        if suffix == ".avif":
+            pytest.importorskip("PIL._avif")
+            picture = io.BytesIO()
+            Image.new("RGB", (16, 16)).save(picture, "AVIF")
+        (data / f"{i}{suffix}").write_bytes(picture.getvalue())
+        (data / f"{i}.txt").write_text("the sea")
+    assert load().ids.tolist() == ["0.jfif", "1.JPE", "2.avif"]
+
+
 def test_json_of_coco(data, load):
     write_images(data)
     images = [{"id": i + 5, "file_name": f"{i}.jpg"} for i in range(3)]

@@ -7,7 +7,10 @@ from modal_aware_jax.data.problems import Problem
 from modal_aware_jax.data.readers.rows import Row, Table, not_utf8
 from modal_aware_jax.data.regular_file import read_regular
 
-IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm")
+IMAGES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif", ".gif", ".bmp"),
+    *(".tif", ".tiff", ".ppm"),
+)
 TEXTS = (".txt", ".caption")
 MAX_TEXT = 1 << 20  # bytes
 

@@ -15,10 +15,11 @@ import tarfile
 from typing import NamedTuple
 
 from modal_aware_jax.data.problems import Problem
+from modal_aware_jax.data.readers import captions
 from modal_aware_jax.data.readers.rows import Row, Table, is_utf8, not_utf8
 from modal_aware_jax.data.regular_file import read_part
 
-IMAGES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "ppm")
+IMAGES = tuple(suffix.removeprefix(".") for suffix in captions.IMAGES)
 TEXTS = ("txt", "text", "caption")
 CLASSES = ("cls", "cls2", "label")
 MAX_TEXT = 1 << 20  # bytes of a text, class or JSON member
