@@ -264,6 +264,18 @@ def test_a_collection_without_labels_is_read(data, load):
 # Other formats
 
 
+def test_chinese_without_spaces_is_told(data, load, capsys):
+    write_images(data)
+    for texts, told in (
+        (("红色的小船在湖上", "两条狗"), 1),
+        (("红色 小船", "两条 狗"), 0),
+    ):
+        rows = "".join(f"{i}.jpg,{text}\n" for i, text in enumerate(texts))
+        (data / "t.csv").write_text(f"image,text\n{rows}", encoding="utf-8")
+        load()
+        assert capsys.readouterr().out.count("whole clauses of Chinese") == told
+
+
 def test_a_label_that_every_pair_has_is_told(data, load, capsys):
     write_images(data)
     table = "image,text,label\n0.jpg,sea,a\n1.jpg,sky,{}\n2.jpg,sky,a\n"

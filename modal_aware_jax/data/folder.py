@@ -205,6 +205,14 @@ def _scan(
             "labels to learn from. Name the column that holds them with "
             "--config.data.options.label_column=NAME."
         )
+    free = (words for item, words, _, _ in good if isinstance(item.text, str))
+    if tag_separator is None and words_of.are_clauses(free):
+        print(
+            "Warning: most words of the texts are whole clauses of Chinese or "
+            "Japanese, which pairs hardly share. Write spaces between words, as jieba "
+            "finds them; or read a sentence model of the language: "
+            "--config.data.text=sentence --config.data.sentence_model=FOLDER."
+        )
     if vocabulary is None and good:
         documents = [words for _, words, _, _ in good]
         if not any(documents):

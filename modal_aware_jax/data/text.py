@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 _WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
+_CLAUSE = re.compile("[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]{5,}")
 
 
 def tokenize(text: str) -> list[str]:
@@ -20,6 +21,20 @@ def tokenize(text: str) -> list[str]:
       ['a', 'red-brick', 'house', '2', 'dogs', "don't", 'run']
     """
     return _WORD.findall(unicodedata.normalize("NFKC", text).lower())
+
+
+def are_clauses(documents: Iterable[Iterable[str]]) -> bool:
+    """Whether most words are runs of Chinese or Japanese, which has no spaces.
+
+    Example:
+      >>> are_clauses([["一只红色的小船"], ["两条狗"]]), are_clauses([["红色", "小船"]])
+      (True, False)
+    """
+    words = clauses = 0
+    for document in documents:
+        for word in document:
+            words, clauses = words + 1, clauses + bool(_CLAUSE.search(word))
+    return words > 0 and 2 * clauses >= words
 
 
 def tag_vocabulary(
