@@ -110,6 +110,37 @@ def test_the_fingerprint_tells_weights_size_and_collection(pairs, pixels):
     assert fingerprint({"scale": jnp.float32(0.5)}, pairs, 8) in prints
 
 
+class Prepared(list):
+    """Pictures of a preparation; those of position 1 are not in the fingerprint."""
+
+    def __init__(self, images, preparation):
+        super().__init__(images)
+        self.preparation = preparation
+
+
+def test_a_replaced_picture_has_maps_of_its_own(pixels, tmp_path):
+    def maps(preparation, at_1=0):
+        images = [png(pixels[i % 21]) for i in range(80)]
+        images[1] = png(pixels[at_1])
+        ids = [f"im{i}" for i in range(80)]
+        one = np.ones((80, 1), np.uint8)
+        pairs = Collection(
+            "many", ids, Prepared(images, preparation), one, ids, one, "w", "l"
+        )
+        lower = Lower()
+        found = make(pairs, lower, tmp_path, batch_size=40)
+        np.testing.assert_array_equal(found[1], maps_of(pixels[[at_1]])[0])
+        return lower.images
+
+    assert maps("first") == 160
+    assert maps("first") == maps("other options") == 0  # the same pictures
+    assert maps("replaced", at_1=7) == 160
+    assert maps("replaced", at_1=7) == maps("first") == 0
+    (facts,) = tmp_path.glob("*.json")
+    facts.unlink()  # as from before they were kept
+    assert maps("third") == 0 and facts.exists()
+
+
 def test_maps_beyond_float16_are_refused(pairs, tmp_path):
     with pytest.raises(ValueError, match="frozen_maps: lower_fn gave maps beyond"):
         make(pairs, jax.jit(lambda x: x.astype(jnp.float32) * 1e6), tmp_path)

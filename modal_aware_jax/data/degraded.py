@@ -1,7 +1,7 @@
 """Training pictures as phones and the web spoil them: noise, blur, JPEG."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from PIL import Image
@@ -47,6 +47,16 @@ class DegradedImages(Sequence):
         self._images = images
         self._positions = np.asarray(positions)
         self._image_size = image_size
+
+    @property
+    def preparation(self) -> str:
+        """Of the pictures that these are made of; see `prepared.RecordColumn`."""
+        return getattr(self._images, "preparation", "")
+
+    @property
+    def originals(self) -> Iterator[bytes]:
+        """The pictures that these are made of."""
+        return (self._images[int(position)] for position in self._positions)
 
     def __len__(self) -> int:
         return len(self._positions)

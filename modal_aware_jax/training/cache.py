@@ -17,6 +17,7 @@ import numpy as np
 
 from modal_aware_jax.data.collection import Collection
 from modal_aware_jax.data.pipeline import eval_batches
+from modal_aware_jax.training.cached_pictures import file_of
 from modal_aware_jax.training.errors import Interrupted
 from modal_aware_jax.training.progress import ProgressBar
 from modal_aware_jax.training.signals import StopSignals
@@ -59,6 +60,7 @@ def frozen_maps(
     digest = fingerprint(weights, collection, image_size)
     folder = Path(os.path.abspath(os.path.expanduser(path)))
     done = folder / f"maps-{collection.name}-{image_size}-{digest}.npy"
+    done = file_of(done, collection)
     with sole_writer(done) as missing:
         if missing:
             _compute(collection, lower_fn, done, image_size, batch_size, workers)

@@ -10,6 +10,7 @@ import numpy as np
 
 from modal_aware_jax.data.collection import Collection
 from modal_aware_jax.training.cache import fingerprint, sole_writer
+from modal_aware_jax.training.cached_pictures import file_of
 from modal_aware_jax.training.progress import ProgressBar
 from modal_aware_jax.training.workdir import explain_write_errors
 
@@ -54,6 +55,7 @@ def frozen_means(
     digest = fingerprint(weights, collection, image_size)
     folder = Path(os.path.abspath(os.path.expanduser(path)))
     done = folder / f"{kind}-{collection.name}-{image_size}-{digest}.npy"
+    done = file_of(done, collection)
     with sole_writer(done) as missing:
         if missing:
             partial = done.with_suffix(".partial")
