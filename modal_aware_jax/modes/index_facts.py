@@ -45,7 +45,7 @@ def content_digest(pairs: Collection) -> str:
     Example:
       >>> def pairs(image):
       ...     eye = np.eye(1)
-      ...     return Collection("a", ["x"], [image], eye, ["sea"], eye, ["sea"], [])
+      ...     return Collection("a", ["x"], [image], eye, ["sea"], eye, "w", "l")
       >>> content_digest(pairs(b"1")) == content_digest(pairs(b"2"))
       False
     """
