@@ -44,9 +44,6 @@ def get_config(arg: str = "") -> ConfigDict:
             "hidden_features": 1024,
             "image_dropout": 0.5,
             "hidden_dropout": 0.3,
-            # Width of the layer between label probabilities and codes that learn from
-            # them; 0, or another loss than cross_modal_ap: codes of the towers.
-            "head_features": 512,
             "dtype": "float32",  # or bfloat16: of the computation
         }
     )
@@ -54,7 +51,6 @@ def get_config(arg: str = "") -> ConfigDict:
         {
             "name": task.methods[choice["method"]].loss,
             "options": default_options(task.losses),
-            "label_weight": 1.0,
         }
     )
     return config

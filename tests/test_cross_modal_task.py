@@ -32,7 +32,7 @@ def tiny(folder):
         )
         config.backbone.update(name="halves", weights="")
         config.backbone.options = {}
-        config.model.hidden_features = config.model.head_features = 16
+        config.model.hidden_features = 16
         config.training.update(num_epochs=1, batch_size=50, cache_dir=str(folder))
     return config
 
@@ -70,88 +70,6 @@ def test_both_ways_are_scored_by_their_own_codes(finished, tmp_path):
         way["unseen"]["map_expected"]
     )
     assert "image → text" in (tmp_path / "index.html").read_text()
-
-
-@pytest.fixture
-def tiny_network(tmp_path, monkeypatch):
-    """Of some head features: an experiment, and a batch of means and bags."""
-    kind = BackboneKind(Halves, None, [0.0] * 3, [1 / 255] * 3, lambda path: 0)
-    monkeypatch.setitem(BACKBONES, "halves", kind)
-
-    def make(head_features):
-        config = tiny(tmp_path)
-        config.model.head_features = head_features
-        experiment = build.experiment(config)
-        pairs, rows = experiment.collection, np.arange(6)
-        width = experiment.model.towers.image.in_features
-        batch = {
-            "image": np.random.default_rng(0).random((6, 1, 1, width), np.float32),
-            "text": pairs.text[rows].astype(np.float32),
-            "labels": pairs.labels[rows],
-            "index": rows,
-        }
-        return experiment, batch
-
-    return make
-
-
-def test_codes_are_of_the_label_probabilities_of_their_own_side(tiny_network):
-    experiment, batch = tiny_network(16)
-    model = experiment.model
-    means = jnp.asarray(batch["image"])
-    outputs = model.joint_from_means(means, jnp.asarray(batch["text"]), train=False)
-    bits = np.asarray(
-        mean_of_one_reading(experiment)(model, {**batch, "image": batch["image"]})
-    )
-    for side, found in zip(outputs, np.split(bits, 2, axis=1), strict=True):
-        logits = np.asarray(side).reshape(6, -1)[:, 8:]
-        assert logits.shape[1] == experiment.collection.num_labels
-        (w, b), (v, c) = (
-            (np.asarray(layer.kernel), np.asarray(layer.bias))
-            for layer in (model.codes.hidden, model.codes.code.dense)
-        )
-        expected = np.maximum(1 / (1 + np.exp(-logits)) @ w + b, 0) @ v + c
-        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
-
-
-def mean_of_one_reading(experiment):
-    """The output without the mirrored reading."""
-
-    def joint(model, batch, text, *, train):
-        return model.joint_from_means(jnp.asarray(batch["image"]), text, train=train)
-
-    return cross_modal.output(joint)
-
-
-def test_codes_teach_the_towers_nothing(tiny_network, monkeypatch):
-    experiment, batch = tiny_network(16)
-    taught = gradients(experiment, batch)
-    assert largest(taught["codes"]["hidden"]) > 0
-    monkeypatch.setattr(cross_modal, "TAUGHT_WEIGHT", 0.0)
-    alone = gradients(experiment, batch)
-    assert largest(alone["codes"]) == 0
-    jax.tree.map(np.testing.assert_array_equal, taught["towers"], alone["towers"])
-
-
-def test_without_head_features_codes_are_the_towers_own(tiny_network):
-    experiment, batch = tiny_network(0)
-    assert "codes" not in gradients(experiment, batch)
-    assert experiment.model.towers.image.head.num_bits == 8
-
-
-def gradients(experiment, batch):
-    graphdef, *state = nnx.split(experiment.model, nnx.Param, ...)
-    params, rest = map(nnx.to_pure_dict, state)
-
-    def loss(params):
-        model = nnx.merge(graphdef, params, rest)
-        return experiment.loss(model, batch, jax.random.key(0))
-
-    return jax.grad(loss)(params)
-
-
-def largest(tree):
-    return max(float(np.abs(x).max()) for x in jax.tree.leaves(tree))
 
 
 def test_every_loss_has_a_gradient_of_both_sides():

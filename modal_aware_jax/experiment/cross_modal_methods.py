@@ -8,14 +8,12 @@ from flax import nnx
 
 from modal_aware_jax.backbones.text_vector import PlainText, StandardText
 from modal_aware_jax.experiment.backbones import backbone
-from modal_aware_jax.experiment.losses import has_taught_head
 from modal_aware_jax.experiment.precision import compute_in
-from modal_aware_jax.hashing.head import CodesOfLabels, HashHead
+from modal_aware_jax.hashing.head import HashHead
 from modal_aware_jax.losses.cross_modal_ap import cross_modal_average_precision_loss
 from modal_aware_jax.losses.dcmh import dcmh
 from modal_aware_jax.losses.info_nce import info_nce, label_info_nce
 from modal_aware_jax.models.captioned import CaptionedTowers
-from modal_aware_jax.models.taught_towers import TaughtTowers
 from modal_aware_jax.models.two_tower import TwoTower
 from modal_aware_jax.models.word_tower import WordTower
 
@@ -27,12 +25,10 @@ class Loss(NamedTuple):
       function: `function(image, text, labels, temperature, **options)` of relaxed bits
         [B, K] of both sides before tanh, labels [B, L] and the network's `Temperature`.
       options: its keywords, and their values where the config gives no other.
-      taught: whether codes of label probabilities go with it.
     """
 
     function: Callable
     options: dict[str, Any]
-    taught: bool = False
 
 
 def _dcmh(image, text, labels, temperature, **options):
@@ -58,7 +54,7 @@ def _labels(image, text, labels, temperature):
 
 
 LOSSES = {
-    "cross_modal_ap": Loss(_average_precision, {"weight": 10.0}, taught=True),
+    "cross_modal_ap": Loss(_average_precision, {"weight": 10.0}),
     "dcmh": Loss(_dcmh, {"quantization_weight": 1.0, "balance_weight": 1.0}),
     "info_nce": Loss(_pairs, {}),
     "label_info_nce": Loss(_labels, {}),
@@ -92,11 +88,10 @@ def network(config, pairs, text, *, method, num_outputs: int) -> nnx.Module:
     trunk = backbone(config.backbone, config.data.get("dir", ""), rngs)
     vectors = getattr(text, "vectors_of_words", None)
     width = pairs.num_text_features if vectors is None else vectors.shape[1]
-    taught = has_taught_head(config, LOSSES)
     towers = TwoTower(
         trunk.upper_features,
         width,
-        num_outputs + (pairs.num_labels if taught else 0),
+        num_outputs,
         hidden_features=options.hidden_features,
         image_dropout_rate=options.image_dropout,
         hidden_dropout_rate=options.hidden_dropout,
@@ -108,11 +103,4 @@ def network(config, pairs, text, *, method, num_outputs: int) -> nnx.Module:
     )
     if vectors is not None:
         towers.text = WordTower(vectors, towers.text)
-    if taught:
-        codes = CodesOfLabels(
-            pairs.num_labels, num_outputs, features=options.head_features, rngs=rngs
-        )
-        whole = TaughtTowers(trunk, towers, codes)
-    else:
-        whole = CaptionedTowers(trunk, towers)
-    return compute_in(whole, options.get("dtype", "float32"))
+    return compute_in(CaptionedTowers(trunk, towers), options.get("dtype", "float32"))

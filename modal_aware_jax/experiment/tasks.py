@@ -64,7 +64,7 @@ def settled(config) -> dict[str, Any]:
     for name in ("nested_bits", "image_missing", "text_missing", "head_features"):
         if not values["model"].get(name):
             values["model"].pop(name, None)
-    if not has_taught_head(config, task_of(config).losses):
+    if not has_taught_head(config):
         values["model"].pop("head_features", None)
     if not values["data"].get("mirrored"):
         values["data"].pop("mirrored", None)

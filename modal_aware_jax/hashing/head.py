@@ -28,50 +28,15 @@ class HashHead(nnx.Module):
         return self.dense(joint)
 
 
-class CodesOfLabels(nnx.Module):
-    """Relaxed bits of label probabilities: dense, ReLU, dense.
-
-    It reads the probabilities as constants: what it has to know is a function of what
-    it reads, so that it cannot learn the training pairs by heart, as a dense layer on a
-    joint vector does. It learns to rank as they do (`losses.taught_codes`). Numbers are
-    in README.
-
-    Args:
-      num_labels: L.
-      num_bits: K.
-      features: width of the hidden layer.
-      rngs: source of the initial weights.
-
-    Example:
-      >>> codes = CodesOfLabels(3, 4, rngs=nnx.Rngs(0))
-      >>> codes.of_labels(jax.numpy.ones((2, 3))).shape
-      (2, 4)
-    """
-
-    def __init__(
-        self,
-        num_labels: int,
-        num_bits: int,
-        *,
-        features: int = 512,
-        dtype=None,
-        rngs: nnx.Rngs,
-    ):
-        self.hidden = nnx.Linear(num_labels, features, dtype=dtype, rngs=rngs)
-        self.code = HashHead(features, num_bits, dtype=dtype, rngs=rngs)
-
-    def of_labels(self, logits: jax.Array) -> jax.Array:
-        """Maps label logits [B, L] to relaxed bits [B, K]; no gradient to them."""
-        probabilities = jax.nn.sigmoid(jax.lax.stop_gradient(logits))
-        return self.code(nnx.relu(self.hidden(probabilities)))
-
-
-class TaughtHashHead(CodesOfLabels):
+class TaughtHashHead(nnx.Module):
     """Codes of label probabilities, by a hidden layer that changes nothing before it.
 
     Three heads on one joint vector [B, D]. `direct` is a dense layer as `HashHead` is,
-    and `labels` one to the logits of L labels: their losses train the network. The
-    codes are `CodesOfLabels` of these.
+    and `labels` one to the logits of L labels: their losses train the network. The code
+    is of dense, ReLU, dense, and reads the label probabilities alone, as constants. It
+    learns to rank as they do (`losses.taught_codes`): what it has to know is a function
+    of what it reads, so that it cannot learn the training pairs by heart, as a dense
+    layer on the joint vector does. Numbers are in README.
 
     Args:
       in_features: D.
@@ -101,9 +66,8 @@ class TaughtHashHead(CodesOfLabels):
         self.num_bits = num_bits
         self.direct = HashHead(in_features, num_bits, dtype=dtype, rngs=rngs)
         self.labels = label_head(in_features, num_labels, dtype=dtype, rngs=rngs)
-        super().__init__(
-            num_labels, num_bits, features=features, dtype=dtype, rngs=rngs
-        )
+        self.hidden = nnx.Linear(num_labels, features, dtype=dtype, rngs=rngs)
+        self.code = HashHead(features, num_bits, dtype=dtype, rngs=rngs)
 
     def __call__(self, joint: jax.Array) -> jax.Array:
         """Maps joint vectors [B, D] to relaxed bits [B, K]; no gradient to `joint`."""
@@ -112,6 +76,11 @@ class TaughtHashHead(CodesOfLabels):
                 f"TaughtHashHead expects [B, {self.in_features}], got {joint.shape}."
             )
         return self.of_labels(self.labels(joint))
+
+    def of_labels(self, logits: jax.Array) -> jax.Array:
+        """Maps label logits [B, L] to relaxed bits [B, K]; no gradient to them."""
+        probabilities = jax.nn.sigmoid(jax.lax.stop_gradient(logits))
+        return self.code(nnx.relu(self.hidden(probabilities)))
 
 
 def label_head(in_features: int, num_labels: int | None, *, dtype=None, rngs: nnx.Rngs):

@@ -10,7 +10,6 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import nnx
 
 from modal_aware_jax.data.labels import need_labels
@@ -18,16 +17,12 @@ from modal_aware_jax.experiment.cross_modal_methods import LOSSES, METHODS, netw
 from modal_aware_jax.experiment.inputs import drop_words
 from modal_aware_jax.experiment.lookup import choose
 from modal_aware_jax.experiment.losses import loss_options
-from modal_aware_jax.losses.taught_codes import steepness, taught_code_loss
-from modal_aware_jax.models.taught_towers import TaughtTowers
 from modal_aware_jax.report import format_results, write_report
 from modal_aware_jax.report.page import write_page
 from modal_aware_jax.retrieval.evaluate import evaluate_parts, mean_evaluation
 from modal_aware_jax.retrieval.metrics import mean_average_precision
 from modal_aware_jax.tasks import hashing
-from modal_aware_jax.tasks.joint_vector import TAUGHT_WEIGHT
 from modal_aware_jax.tasks.task import Comparison, Lead, Mean, Outcome, Task
-from modal_aware_jax.training.memory import StepCount
 
 TOKENS = (  # of `config.data.text`
     "sequences",
@@ -51,18 +46,8 @@ def check(config, pairs) -> None:
 
 
 def training_loss(config, pairs, parts, network, joint) -> Callable:
-    """`loss(model, batch, key)`; see `Task.loss`.
-
-    Of `TaughtTowers` the loss is of the direct bits; the labels' cross-entropy of both
-    sides and that of the codes, images and texts in one ranking, are added.
-    """
-    del pairs
-    taught = isinstance(network, TaughtTowers)
-    if taught:
-        network.taught_steps = StepCount()
-    batches = len(parts.train) // config.training.batch_size
-    num_steps = config.training.num_epochs * batches
-    label_weight = config.loss.get("label_weight", 0.0)
+    """`loss(model, batch, key)`; see `Task.loss`."""
+    del pairs, parts, network
     loss = choose("loss", LOSSES, config.loss.name).function
     options = loss_options(config.loss, LOSSES)
     rate = config.training.get("word_dropout", 0.0)
@@ -72,19 +57,8 @@ def training_loss(config, pairs, parts, network, joint) -> Callable:
         text = drop_words(words, batch["text"], rate) if rate else batch["text"]
         rngs = nnx.Rngs(dropout=dropout)
         image, text = joint(model, batch, text, train=True, window=window, rngs=rngs)
-        temperature, labels = model.towers.temperature, batch["labels"]
-        if not taught:
-            return loss(image, text[:, 0], labels, temperature, **options)
-        image, image_logits = model.direct_and_logits(image)
-        text, text_logits = model.direct_and_logits(text[:, 0])
-        value = loss(image, text, labels, temperature, **options)
-        for logits in (image_logits, text_logits):
-            entropy = optax.sigmoid_binary_cross_entropy(logits, labels)
-            value += label_weight * entropy.sum(axis=-1).mean()
-        logits = jnp.concatenate([image_logits, text_logits])  # [2 B, L]
-        beta = steepness(model.taught_steps(), num_steps)
-        codes = model.codes.of_labels(logits)
-        return value + TAUGHT_WEIGHT * taught_code_loss(codes, logits, beta)
+        temperature = model.towers.temperature
+        return loss(image, text[:, 0], batch["labels"], temperature, **options)
 
     return loss_of_batch
 
@@ -94,10 +68,7 @@ def output(joint: Callable) -> Callable:
 
     def bits(model, batch):
         image, text = joint(model, batch, batch["text"], train=False)
-        sides = image, text[:, 0]
-        if isinstance(model, TaughtTowers):
-            sides = (model.codes_of(side) for side in sides)
-        return jnp.concatenate([*sides], axis=1)
+        return jnp.concatenate([image, text[:, 0]], axis=1)
 
     return bits
 
