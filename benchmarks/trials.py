@@ -129,6 +129,13 @@ PLACE_TRIALS = {
         )
         for pace in (0.1, 0.03, 0.3, 1.0)
     },
+    **{
+        f"literal equations, rate x {pace:g}": (
+            "modal_aware_low_rank",
+            {"optimizer.block_learning_rate": pace},
+        )
+        for pace in (0.1, 0.01, 0.001)
+    },
 }
 
 
