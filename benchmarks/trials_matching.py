@@ -85,9 +85,13 @@ TOKEN_TRIALS = {
     "token dropout .3, pace .1": tokens(0.3, 0.1),
     "256 pixels, 256 wide, token dropout .1, pace .25": wide_tokens(0.1, 0.25),
     "256 pixels, 256 wide, token dropout .3, pace .1": wide_tokens(0.3, 0.1),
-    "256 pixels, mirrored, groups of 8, pace .25": {
-        "data.image_size": 256,
-        "data.mirrored": True,
+    **{
+        f"256 pixels, mirrored, groups of 8, pace .25, token dropout {dropout:g}": {
+            "data.image_size": 256,
+            "data.mirrored": True,
+            "model.token_dropout": dropout,
+        }
+        for dropout in (0.1, 0.4)
     },
 }
 FINE_TUNED_TRIALS = {
