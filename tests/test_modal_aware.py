@@ -59,6 +59,56 @@ def test_a_new_block_is_nearly_the_identity(block):
         assert np.abs(end - start).mean() < 0.15 * np.abs(start).mean()
 
 
+def test_gates_are_the_equations_of_weights_over_the_sizes_they_are_kept_times():
+    """By loops: W_I is the kernel over C = 6 where it meets the image, over T = 10."""
+    block, rng = ModalAwareBlock(6, 10, rngs=nnx.Rngs(0)), np.random.default_rng(0)
+    image, text = (np.asarray(x, float) for x in block.kernel_network(IMAGE, TEXT))
+    for layer in (
+        block.channel_attention.image_logits,
+        block.channel_attention.text_logits,
+    ):
+        kernel = rng.normal(size=layer.kernel.shape)
+        layer.kernel[...] = jnp.asarray(kernel, jnp.float32)
+    found = block.channel_attention.gates(*block.kernel_network(IMAGE, TEXT))
+    layers = block.channel_attention.image_logits, block.channel_attention.text_logits
+    for layer, gates in zip(layers, found, strict=True):
+        kernel = np.asarray(layer.kernel[...], float)
+        for b in range(len(text)):
+            logits = np.zeros(kernel.shape[1])
+            for c in range(6):
+                logits += image[b, :, :, c].mean() * kernel[c] / 6
+            for t in range(10):
+                logits += text[b, t] * kernel[6 + t] / 10
+            expected = np.exp(logits) / np.exp(logits).sum()
+            np.testing.assert_allclose(gates[b], expected, rtol=1e-4)
+
+
+def test_one_step_of_adam_leaves_gates_of_wide_features_near_to_even():
+    """Unscaled, the first step at the papers' rate shuts some of the channels."""
+    block = ModalAwareBlock(400, 1000, rngs=nnx.Rngs(0))
+    keys = jax.random.split(jax.random.key(0))
+    image = jax.random.uniform(keys[0], (8, 2, 2, 400))
+    text = jax.random.uniform(keys[1], (8, 1000))
+    target = jnp.arange(1000.0)[None]
+
+    def loss(attention, pair):
+        return jnp.mean((attention(*pair)[1] - target) ** 2)
+
+    def smallest_gate(attention):
+        pair = block.kernel_network(image, text)
+        graphdef, state = nnx.split(attention)
+        state = nnx.to_pure_dict(state)
+        tx = optax.adam(1e-4)
+        gradient = jax.grad(lambda s: loss(nnx.merge(graphdef, s), pair))(state)
+        step, _ = tx.update(gradient, tx.init(state))
+        moved = nnx.merge(graphdef, optax.apply_updates(state, step))
+        return float(moved.gates(*pair)[1].min())
+
+    assert smallest_gate(block.channel_attention) > 0.5 / 1000
+    block.channel_attention.sizes = (1.0, 1.0)
+    assert smallest_gate(block.channel_attention) < 1e-9
+
+
 def test_parameter_tree():
     block = ModalAwareBlock(6, 10, rngs=nnx.Rngs(0))
     shapes = jax.tree.map(jnp.shape, nnx.to_pure_dict(nnx.state(block)))

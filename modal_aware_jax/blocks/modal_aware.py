@@ -17,7 +17,8 @@ class ModalAwareBlock(nnx.Module):
 
     It starts at the identity, so that a network with it starts as the same network
     without: the gates start even, at 1 / C and 1 / T for the paper's softmax, and
-    where the first half is a `KernelNetwork` its similarities start at C and T.
+    where the first half is a `KernelNetwork` its similarities start at C and T; the
+    weights of the gates are kept times these `sizes` (see `ChannelAttention`).
 
     Example:
       >>> block = ModalAwareBlock(256, 64, rngs=nnx.Rngs(0))
@@ -51,10 +52,12 @@ class ModalAwareBlock(nnx.Module):
             self.channel_attention, "gate"
         ):
             gate = self.channel_attention.gate
-            self.kernel_network.start_at(
-                1 / even_gates(gate, image_features),
-                1 / even_gates(gate, text_features),
+            sizes = tuple(
+                1 / even_gates(gate, features)
+                for features in (image_features, text_features)
             )
+            self.kernel_network.start_at(*sizes)
+            self.channel_attention.sizes = sizes
 
     def __call__(self, image: jax.Array, text: jax.Array):
         """Maps image [B, H, W, C] and text [B, T] to arrays of the same shapes."""
