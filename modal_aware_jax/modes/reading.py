@@ -47,7 +47,11 @@ def check_reading(experiment: Experiment, workdir: pathlib.Path) -> None:
         change = (
             "in another order"
             if not gone and not new
-            else (f"without {_some(gone)} and with {_some(new)}")
+            else " and ".join(
+                f"{how} {_some(names)}"
+                for how, names in (("without", gone), ("with", new))
+                if names
+            )
         )
         raise ValueError(
             f"The run in {workdir} knows {len(before)} {what}; the data now has "
@@ -85,4 +89,4 @@ def _facts(experiment):
 
 def _some(words):
     more = f" and {len(words) - SHOWN} more" if len(words) > SHOWN else ""
-    return (", ".join(map(repr, words[:SHOWN])) or "none") + more
+    return ", ".join(map(repr, words[:SHOWN])) + more
