@@ -108,6 +108,17 @@ def variables_of(model: nnx.Module) -> tuple[dict]:
     return (nnx.to_pure_dict(nnx.state(model)),)
 
 
+def output_of(experiment: Experiment) -> Callable:
+    """A batch to what the task reads of it, jitted, with the weights of now."""
+    graphdef, state = nnx.split(experiment.model)
+
+    @jax.jit
+    def output(state, batch):
+        return experiment.output(nnx.merge(graphdef, state), batch)
+
+    return functools.partial(output, state)
+
+
 def lower_maps(experiment: Experiment) -> np.ndarray | None:
     """The maps of the frozen lower half, from disk where they were computed before.
 

@@ -60,6 +60,15 @@ def check_reading(experiment: Experiment, workdir: pathlib.Path) -> None:
         )
 
 
+def codes_name(experiment: Experiment, record: dict) -> str:
+    """What tells a run's files of codes or embeddings apart: step, length, reading.
+
+    Args:
+      record: of the run, as `load_run` gives it.
+    """
+    return f"{record['step']}{experiment.suffix}{other_reading(experiment, record)}"
+
+
 def other_reading(experiment: Experiment, record: dict) -> str:
     """What tells files of codes apart that are not read as the run was trained.
 

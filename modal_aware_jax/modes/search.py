@@ -4,9 +4,7 @@ import io
 import pathlib
 from collections.abc import Callable
 
-import jax
 import numpy as np
-from flax import nnx
 from PIL import Image
 
 from modal_aware_jax.build import Experiment
@@ -23,6 +21,7 @@ from modal_aware_jax.modes.encode import (
     need_codes,
     need_codes_of,
 )
+from modal_aware_jax.modes.encoder import output_of
 from modal_aware_jax.modes.evaluate import load_run
 from modal_aware_jax.modes.index_facts import (
     forget_facts,
@@ -32,7 +31,7 @@ from modal_aware_jax.modes.index_facts import (
     weights_digest,
 )
 from modal_aware_jax.modes.model_files import EncoderModel
-from modal_aware_jax.modes.reading import other_reading
+from modal_aware_jax.modes.reading import codes_name
 from modal_aware_jax.modes.unknown_words import reading
 from modal_aware_jax.report import result_picture
 from modal_aware_jax.report.shown import shown
@@ -70,7 +69,7 @@ def search_run(
     need_codes(experiment)
     _check_query(image, words)
     record = load_run(experiment, workdir, step)
-    which = f"{record['step']}{experiment.suffix}{other_reading(experiment, record)}"
+    which = codes_name(experiment, record)
     pairs = experiment.collection
     index = open_index(
         pairs,
@@ -78,12 +77,8 @@ def search_run(
         lambda: encode_collection(experiment, workdir, step=step),
         weights_digest(experiment.model),
     )
-    graphdef, state = nnx.split(experiment.model)
-    relaxed = jax.jit(
-        lambda state, batch: experiment.output(nnx.merge(graphdef, state), batch)
-    )
     return _search(
-        lambda batch: relaxed(state, batch),
+        output_of(experiment),
         pairs,
         reading(experiment, words, workdir),
         index,

@@ -3,14 +3,17 @@
 import io
 import pathlib
 
-import jax
 import numpy as np
-from flax import nnx
 from PIL import Image
 
 from modal_aware_jax.build import Experiment
 from modal_aware_jax.data.captions.collection import sentences_of
-from modal_aware_jax.modes.encoder import Encoder, lower_maps, variables_of
+from modal_aware_jax.modes.encoder import (
+    Encoder,
+    lower_maps,
+    output_of,
+    variables_of,
+)
 from modal_aware_jax.modes.evaluate import load_run
 from modal_aware_jax.modes.index_facts import (
     forget_facts,
@@ -19,7 +22,7 @@ from modal_aware_jax.modes.index_facts import (
     read_facts,
     weights_digest,
 )
-from modal_aware_jax.modes.reading import other_reading
+from modal_aware_jax.modes.reading import codes_name
 from modal_aware_jax.modes.search import read_query_image
 from modal_aware_jax.report import result_picture
 from modal_aware_jax.retrieval.embedding_index import EmbeddingIndex
@@ -64,7 +67,7 @@ def search_embeddings(
     if target not in TARGETS:
         raise ValueError(f"search: --target is image or text, not {target!r}.")
     record = load_run(experiment, workdir, step)
-    which = f"{record['step']}{other_reading(experiment, record)}"
+    which = codes_name(experiment, record)
     pixels, embedding = _query(experiment, image, words)
     index = _index(experiment, workdir, which, target)
     cosines, names = index.search(embedding[None], k)
@@ -101,11 +104,7 @@ def _query(experiment, image, words):
     if image is None and not known:
         raise ValueError("search: none of these words is known to the model.")
     batch = {"image": pixels[None], "text": experiment.text.encode([known])}
-    graphdef, state = nnx.split(experiment.model)
-    output = jax.jit(
-        lambda state, batch: experiment.output(nnx.merge(graphdef, state), batch)
-    )
-    both = np.asarray(output(state, batch))
+    both = np.asarray(output_of(experiment)(batch))
     images, texts = both.reshape(2, -1)  # an image and its one sentence
     return pixels, images if image is not None else texts
 

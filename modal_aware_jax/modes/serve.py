@@ -2,9 +2,7 @@
 
 import pathlib
 
-import jax
 import numpy as np
-from flax import nnx
 
 from modal_aware_jax.build import Experiment
 from modal_aware_jax.data.collection import Collection
@@ -16,6 +14,7 @@ from modal_aware_jax.modes.encode import (
     need_codes,
     need_codes_of,
 )
+from modal_aware_jax.modes.encoder import output_of
 from modal_aware_jax.modes.evaluate import load_run
 from modal_aware_jax.modes.index_facts import (
     forget_facts,
@@ -25,7 +24,7 @@ from modal_aware_jax.modes.index_facts import (
     weights_digest,
 )
 from modal_aware_jax.modes.model_files import EncoderModel
-from modal_aware_jax.modes.reading import other_reading
+from modal_aware_jax.modes.reading import codes_name
 from modal_aware_jax.retrieval.index import HammingIndex
 from modal_aware_jax.serve.encoder import QueryEncoder
 from modal_aware_jax.serve.live_index import LiveIndex
@@ -51,20 +50,15 @@ def service_of_run(
     """
     need_codes(experiment)
     record = load_run(experiment, workdir, step)
-    which = f"{record['step']}{experiment.suffix}{other_reading(experiment, record)}"
-    graphdef, state = nnx.split(experiment.model)
-    relaxed = jax.jit(
-        lambda state, batch: experiment.output(nnx.merge(graphdef, state), batch)
-    )
     encoder = QueryEncoder(
-        lambda batch: relaxed(state, batch),
+        output_of(experiment),
         experiment.text,
         image_size=experiment.image_size,
         num_bits=experiment.num_bits,
     )
     pairs = experiment.collection
     if index is None:
-        index = workdir / f"served-{which}.index"
+        index = workdir / f"served-{codes_name(experiment, record)}.index"
         facts = index_facts(weights_digest(experiment.model), pairs)
 
         def encode():
