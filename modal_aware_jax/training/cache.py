@@ -57,14 +57,31 @@ def frozen_maps(
         Interrupted: SIGTERM or Ctrl-C; what was computed stays.
         WorkdirError: the folder cannot be written, or the disk is full.
     """
-    digest = fingerprint(weights, collection, image_size)
-    folder = Path(os.path.abspath(os.path.expanduser(path)))
-    done = folder / f"maps-{collection.name}-{image_size}-{digest}.npy"
-    done = file_of(done, collection)
+    done = cached_file("maps", weights, collection, path=path, image_size=image_size)
     with sole_writer(done) as missing:
         if missing:
             _compute(collection, lower_fn, done, image_size, batch_size, workers)
     return np.load(done, mmap_mode="r")
+
+
+def cached_file(
+    kind: str,
+    weights: Any,
+    collection: Collection,
+    *,
+    path: str | os.PathLike,
+    image_size: int,
+) -> Path:
+    """Where what a frozen backbone gives of a collection is kept.
+
+    Args:
+        kind: the first part of the file's name.
+        weights, collection, path, image_size: as of `frozen_maps`.
+    """
+    digest = fingerprint(weights, collection, image_size)
+    folder = Path(os.path.abspath(os.path.expanduser(path)))
+    name = f"{kind}-{collection.name}-{image_size}-{digest}.npy"
+    return file_of(folder / name, collection)
 
 
 @contextlib.contextmanager

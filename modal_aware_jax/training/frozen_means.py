@@ -2,15 +2,13 @@
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
 from modal_aware_jax.data.collection import Collection
-from modal_aware_jax.training.cache import fingerprint, sole_writer
-from modal_aware_jax.training.cached_pictures import file_of
+from modal_aware_jax.training.cache import cached_file, sole_writer
 from modal_aware_jax.training.progress import ProgressBar
 from modal_aware_jax.training.workdir import explain_write_errors
 
@@ -52,10 +50,7 @@ def frozen_means(
     Raises:
         WorkdirError: the folder cannot be written, or the disk is full.
     """
-    digest = fingerprint(weights, collection, image_size)
-    folder = Path(os.path.abspath(os.path.expanduser(path)))
-    done = folder / f"{kind}-{collection.name}-{image_size}-{digest}.npy"
-    done = file_of(done, collection)
+    done = cached_file(kind, weights, collection, path=path, image_size=image_size)
     with sole_writer(done) as missing:
         if missing:
             partial = done.with_suffix(".partial")
