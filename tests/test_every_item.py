@@ -125,17 +125,13 @@ def test_a_run_encodes_all_of_its_collection_in_its_own_words(tmp_path, kind):
     np.testing.assert_allclose(whole.text[kept], text.vectors(pairs))
 
 
+TWO = Collection(
+    "two", ["a", "b"], [b"", b""], np.eye(2), ["", ""], np.eye(2), (), ("sea", "dog")
+)
+
+
 def test_labels_match_by_name():
-    pairs = Collection(
-        "two",
-        ["a", "b"],
-        [b"", b""],
-        np.eye(2),
-        ["", ""],
-        np.eye(2),
-        (),
-        ("sea", "dog"),
-    )
+    pairs = TWO
     assert in_label_names(pairs, ("sea", "dog")) is pairs
     assert in_label_names(pairs, ()) is pairs
     other = in_label_names(pairs, ("dog", "sea"))
@@ -143,16 +139,7 @@ def test_labels_match_by_name():
 
 
 def test_data_in_another_order_is_told(tmp_path):
-    pairs = Collection(
-        "two",
-        ["a", "b"],
-        [b"", b""],
-        np.eye(2),
-        ["", ""],
-        np.eye(2),
-        (),
-        ("sea", "dog"),
-    )
+    pairs = TWO
     check_reading(Run(pairs, None), tmp_path)  # a run of before the file was kept
     keep_reading(Run(pairs, None), tmp_path)
     keep_reading(Run(pairs, None), tmp_path)
@@ -168,16 +155,7 @@ def test_data_in_another_order_is_told(tmp_path):
 
 
 def test_a_refused_training_leaves_the_split_as_it_was(tmp_path):
-    pairs = Collection(
-        "two",
-        ["a", "b"],
-        [b"", b""],
-        np.eye(2),
-        ["", ""],
-        np.eye(2),
-        (),
-        ("sea", "dog"),
-    )
+    pairs = TWO
     keep_reading(Run(pairs, None), tmp_path)
     (tmp_path / "split.json").write_text("as it was")
     other = dataclasses.replace(pairs, label_names=("sea", "cow"))
