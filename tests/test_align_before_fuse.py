@@ -324,7 +324,7 @@ def test_dropout_and_shapes_are_named():
         assert np.any(scores(state, False) != scores(state, True))
         with pytest.raises(ValueError, match=r"nnx.Rngs\(dropout=key\)"):
             module.score_pairs(IMAGE, TEXT, train=True)
-    with pytest.raises(ValueError, match=r"image tokens \[B, n, 6\] of the same batch"):
+    with pytest.raises(ValueError, match=r"expects image tokens \[B, n, 6\], got"):
         stream().score_pairs(IMAGE[..., 1:], TEXT)
     with pytest.raises(ValueError, match=r"text_mask = \(3, 5\), got \(3, 4\)"):
         stream().score_pairs(IMAGE, TEXT, text_mask=IMAGE_MASK)

@@ -27,7 +27,7 @@ from modal_aware_jax.models.captioned_tokens import CaptionedTokens
 from modal_aware_jax.models.temperature import Temperature
 from modal_aware_jax.models.two_tower import TwoTower
 from modal_aware_jax.tasks import matching
-from modal_aware_jax.tasks.pair_training import draw_tokens, follow
+from modal_aware_jax.tasks.pair_training import draw_tokens, follow, scores_in_groups
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
@@ -57,9 +57,9 @@ OPTIONS = {
 }
 
 
-def network_of(name):
+def network_of(name, **options):
     row = matchers.MATCHERS[name]
-    tokens = row.tokens(6, 5, ConfigDict(OPTIONS), nnx.Rngs(0))
+    tokens = row.tokens(6, 5, ConfigDict(OPTIONS | options), nnx.Rngs(0))
     return CaptionedTokens(Halves(), tokens, momentum=row.momentum)
 
 
@@ -79,7 +79,9 @@ def test_no_embedding_sees_the_other_side_or_padding(name):
     @jax.jit
     def embed(maps, text):
         image, rows, tokens = model.joint_from_last(maps, text, train=False)
-        score = model.score(tokens, text["tokens"][:, 0], text["mask"][:, 0])
+        score = model.network.score_pairs(
+            tokens, text["tokens"][:, 0], text_mask=text["mask"][:, 0]
+        )
         return image, rows, score
 
     image, rows, score = embed(maps, text)
@@ -95,6 +97,28 @@ def test_no_embedding_sees_the_other_side_or_padding(name):
     moved = embed(maps + 1, text)
     np.testing.assert_array_equal(moved[1], rows)
     assert np.abs(moved[0] - image).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    "name", ["cmfg", "towers_cmfg", "single_stream", "modal_aware", "align_before_fuse"]
+)
+def test_groups_are_scored_pair_by_pair(name):
+    model = network_of(name, token_dropout=0.0)
+    maps, text = some_tokens()
+    tokens = jnp.asarray(maps.reshape(3, 2, 6), jnp.float32)
+    text = {part: jnp.asarray(array[:, :1]) for part, array in text.items()}
+    rows = jnp.array([[2, 0], [1, 2]])
+    together = jax.jit(
+        lambda: scores_in_groups(model, tokens, text, rows, jax.random.key(0))
+    )()
+    alone = jax.jit(model.network.score_pairs)
+    for group, members in enumerate(rows):
+        for a, image in enumerate(members):
+            for b, sentence in enumerate(members):
+                mask = text["mask"][sentence]
+                words = text["tokens"][sentence]
+                score = alone(tokens[image][None], words, text_mask=mask)
+                assert together[group, a, b] == pytest.approx(float(score[0]), abs=1e-5)
 
 
 def test_towers_read_the_mean_of_word_pieces():
@@ -236,8 +260,10 @@ def test_a_run_of_tokens_is_ranked_again(run):
     tokens = model.inputs(tokens, train=False)
     for value, (image, sentence) in zip(found, [(2, 0), (4, 1)], strict=True):
         text = pairs.text[positions[[image]]]
-        expected = model.score(
-            tokens, text["tokens"][:, sentence], text["mask"][:, sentence]
+        expected = model.network.score_pairs(
+            tokens,
+            text["tokens"][:, sentence],
+            text_mask=text["mask"][:, sentence],
         )
         assert value == pytest.approx(float(expected[0]), rel=1e-2, abs=3e-3)
 
@@ -267,10 +293,10 @@ class Sums(nnx.Module):
     def __init__(self):
         self.temperature = Temperature()
 
-    def tokens(self, batch):
+    def encode(self, batch):
         numbers = batch["text"].reshape(len(batch["text"]), -1, 2)
-        text = {"tokens": numbers[..., None], "mask": numbers != 0}
-        return batch["image"].reshape(len(numbers), 1, 1), text
+        image = jnp.asarray(batch["image"]).reshape(len(numbers), 1, 1)
+        return image, jnp.asarray(numbers)[..., None], numbers != 0
 
     def score(self, image, text, mask):
         return image[:, 0, 0] + (text[..., 0] * mask).sum(axis=1)
@@ -285,7 +311,7 @@ def test_a_sentence_without_a_word_keeps_its_place():
         model=Sums(),
         collection=pairs,
         config={"model": {"features": 1}},
-        pairs=matching.PairCalls(Sums.tokens, Sums.score, None),
+        pairs=matching.PairCalls(Sums.encode, Sums.score, None),
         batch_size=2,
     )
     maps = np.array([[10.0, 0], [20, 0], [30, 0]]).reshape(3, 2, 1, 1, 1)

@@ -1,8 +1,9 @@
 """The networks of tokens that match images and sentences, built of `config.model`.
 
 Each is `make(image_features, text_features, options, rngs)`, `options` being
-`config.model`, and has `embed_image`, `embed_text`, `score_pairs` and `temperature`; a
-judge of pairs has `score_pairs` alone and stands beside towers.
+`config.model`, and has `embed_image`, `embed_text`, `temperature` and what a judge of
+pairs has: `encode_image` and `encode_text`, one side each, and `score_encoded` of both.
+A judge alone stands beside towers.
 """
 
 import functools

@@ -12,12 +12,13 @@ class CaptionedTokens(nnx.Module):
     """A backbone's last maps to a network of tokens, with several sentences an image.
 
     The positions of a last map are the image's tokens [B, M, C], M = h w. Images and
-    sentences are embedded apart; only `score` sees both sides of a pair.
+    sentences are embedded apart; only `score` sees both sides of a pair. It takes what
+    the network makes of each side alone, so that one image in many pairs is read once.
 
     Args:
       backbone: a module with `lower(images, *, train)` and `upper(maps, *, train)`.
-      network: with `embed_image`, `embed_text`, `score_pairs` and `temperature`, such
-        as `CrossModalGraphNetwork`.
+      network: with `embed_image`, `embed_text`, `encode_image`, `encode_text`,
+        `score_encoded` and `temperature`, such as `CrossModalGraphNetwork`.
       inputs: a module that image tokens go through first, called with `train`, such as
         `StandardText`, which standardises each feature; None for none.
       reader: from numbers of words to tokens, such as `WordReader`, where sentences
@@ -121,11 +122,20 @@ class CaptionedTokens(nnx.Module):
 
     def edges(self, image, text, text_mask) -> list[jax.Array]:
         """That graph's edges, of each layer [B, M + n, M + n]; as `score` takes."""
-        return graph_of(self.network).edge_weights(image, text, text_mask=text_mask)
+        graph = graph_of(self.network).graph
+        return graph.edge_weights(image, text, text_mask=text_mask)
+
+    def encode(self, image, text, text_mask, *, train: bool = False, rngs=None):
+        """Image tokens [B, M, C] and text tokens [N, n, D], each ready for `score`."""
+        way = {"train": train, "rngs": rngs}
+        return (
+            self.network.encode_image(image, **way),
+            self.network.encode_text(text, text_mask=text_mask, **way),
+        )
 
     def score(self, image, text, text_mask, *, train: bool = False, rngs=None):
-        """How well image tokens [B, M, C] and text tokens [B, n, D] fit: logits [B]."""
-        return self.network.score_pairs(
+        """How well images and texts of `encode` fit, pair by pair: logits [B]."""
+        return self.network.score_encoded(
             image, text, text_mask=text_mask, train=train, rngs=rngs
         )
 

@@ -30,6 +30,9 @@ class CrossModalGraphNetwork(nnx.Module):
         embed_pair    W_P [p_I; p_T; p_I ∘ p_T],  p of the joint graph   [B, F]
         score_pairs   w · ReLU(embed_pair) + b                     [B]
 
+    `encode_image` and `encode_text` give the nodes of one side before the graph; where
+    an image stands in several pairs, `score_encoded` takes them, made once.
+
     The graph has no order of its own: positions and word order must be in the tokens,
     as they are in those of a transformer.
 
@@ -112,6 +115,19 @@ class CrossModalGraphNetwork(nnx.Module):
     def _nothing(self, tokens):
         return jnp.zeros((tokens.shape[0], 0, self.graph_features), tokens.dtype)
 
+    def encode_image(
+        self, image, *, image_mask=None, train: bool = False, rngs=None
+    ) -> jax.Array:
+        """Maps image tokens [B, M, Di] to nodes [B, M, D] that have met no others."""
+        layer = self.image_tokens
+        return self._project(layer, "image", image, image_mask, train, rngs)
+
+    def encode_text(
+        self, text, *, text_mask=None, train: bool = False, rngs=None
+    ) -> jax.Array:
+        """Maps text tokens [B, S, Dt] to nodes [B, S, D] that have met no others."""
+        return self._project(self.text_tokens, "text", text, text_mask, train, rngs)
+
     def embed_image(
         self,
         image: jax.Array,
@@ -127,9 +143,7 @@ class CrossModalGraphNetwork(nnx.Module):
           train: whether dropout drops.
           rngs: with a `dropout` stream; needed in training with dropout.
         """
-        image = self._project(
-            self.image_tokens, "image", image, image_mask, train, rngs
-        )
+        image = self.encode_image(image, image_mask=image_mask, train=train, rngs=rngs)
         nodes, _ = self.graph(
             image, self._nothing(image), image_mask=image_mask, train=train, rngs=rngs
         )
@@ -148,7 +162,7 @@ class CrossModalGraphNetwork(nnx.Module):
         Args:
           text_mask: [B, S], 0 for padding. The others are `embed_image`'s.
         """
-        text = self._project(self.text_tokens, "text", text, text_mask, train, rngs)
+        text = self.encode_text(text, text_mask=text_mask, train=train, rngs=rngs)
         _, nodes = self.graph(
             self._nothing(text), text, text_mask=text_mask, train=train, rngs=rngs
         )
@@ -168,12 +182,20 @@ class CrossModalGraphNetwork(nnx.Module):
 
         Never a gallery entry of image-text retrieval: it has seen both sides.
         """
-        masks = {"image_mask": image_mask, "text_mask": text_mask}
-        image = self._project(
-            self.image_tokens, "image", image, image_mask, train, rngs
+        way = {"train": train, "rngs": rngs}
+        image = self.encode_image(image, image_mask=image_mask, **way)
+        text = self.encode_text(text, text_mask=text_mask, **way)
+        return self._joint(image, text, image_mask, text_mask, **way)
+
+    def _joint(self, image, text, image_mask, text_mask, *, train, rngs):
+        image, text = self.graph(
+            image,
+            text,
+            image_mask=image_mask,
+            text_mask=text_mask,
+            train=train,
+            rngs=rngs,
         )
-        text = self._project(self.text_tokens, "text", text, text_mask, train, rngs)
-        image, text = self.graph(image, text, **masks, train=train, rngs=rngs)
         image, text = self.pool(image, image_mask), self.pool(text, text_mask)
         return self.pair_head(jnp.concatenate([image, text, image * text], axis=-1))
 
@@ -183,7 +205,17 @@ class CrossModalGraphNetwork(nnx.Module):
         Args:
           arguments: those of `embed_pair`.
         """
-        pair = self.embed_pair(image, text, **arguments)
+        return self._score(self.embed_pair(image, text, **arguments))
+
+    def score_encoded(
+        self, image, text, *, image_mask=None, text_mask=None, train=False, rngs=None
+    ) -> jax.Array:
+        """`score_pairs` of nodes [B, M, D] and [B, S, D]: logits [B]."""
+        return self._score(
+            self._joint(image, text, image_mask, text_mask, train=train, rngs=rngs)
+        )
+
+    def _score(self, pair):
         return self.score(nnx.relu(pair))[:, 0]
 
     def edge_weights(
@@ -195,12 +227,11 @@ class CrossModalGraphNetwork(nnx.Module):
         text_mask: jax.Array | None = None,
     ) -> list[jax.Array]:
         """Who reads whom in the joint graph, for every layer [B, M + S, M + S]."""
-        image = self._project(
-            self.image_tokens, "image", image, image_mask, False, None
-        )
-        text = self._project(self.text_tokens, "text", text, text_mask, False, None)
         return self.graph.edge_weights(
-            image, text, image_mask=image_mask, text_mask=text_mask
+            self.encode_image(image, image_mask=image_mask),
+            self.encode_text(text, text_mask=text_mask),
+            image_mask=image_mask,
+            text_mask=text_mask,
         )
 
     def __call__(

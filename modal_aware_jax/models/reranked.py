@@ -15,8 +15,9 @@ class Reranked(nnx.Module):
 
     Args:
       towers: a `TwoTower` on tokens.
-      pairs: with `score_pairs(image, text, *, text_mask, train, rngs)`, such as
-        `SingleStream`, `CrossModalGraphNetwork` or `ModalAwarePairs`.
+      pairs: with `score_pairs(image, text, *, text_mask, train, rngs)` and its halves
+        `encode_image`, `encode_text` and `score_encoded`, such as `SingleStream`,
+        `CrossModalGraphNetwork` or `ModalAwarePairs`.
 
     Example:
       >>> towers = TwoTower(3, 4, 2, hidden_features=8, rngs=nnx.Rngs(0))
@@ -46,6 +47,18 @@ class Reranked(nnx.Module):
     def score_pairs(self, image, text, **arguments) -> jax.Array:
         """Logits [B] of pairs of tokens, by `pairs`."""
         return self.pairs.score_pairs(image, text, **arguments)
+
+    def encode_image(self, image, **arguments) -> jax.Array:
+        """Image tokens [B, M, Di] as `score_encoded` takes them."""
+        return self.pairs.encode_image(image, **arguments)
+
+    def encode_text(self, text, **arguments) -> jax.Array:
+        """Text tokens [B, S, Dt] as `score_encoded` takes them."""
+        return self.pairs.encode_text(text, **arguments)
+
+    def score_encoded(self, image, text, **arguments) -> jax.Array:
+        """Logits [B] of what `encode_image` and `encode_text` gave."""
+        return self.pairs.score_encoded(image, text, **arguments)
 
 
 class ModalAwarePairs(nnx.Module):
@@ -95,17 +108,35 @@ class ModalAwarePairs(nnx.Module):
         self, image, text, *, text_mask=None, train: bool = False, rngs=None
     ) -> jax.Array:
         """Logits [B] of image tokens [B, M, Di] and text tokens [B, S, Dt]."""
+        way = {"train": train, "rngs": rngs}
+        image = self.encode_image(image, **way)
+        text = self.encode_text(text, text_mask=text_mask, **way)
+        return self.score_encoded(image, text, **way)
 
-        def dropped(x):
-            rate = self.dropout_rate if train else 0.0
-            return drop(rngs, x, rate, caller="ModalAwarePairs")
+    def encode_image(self, image, *, train: bool = False, rngs=None) -> jax.Array:
+        """Maps image tokens [B, M, Di] to a map of positions, [B, M, C]."""
+        return nnx.relu(self.image(self._drop(image, train, rngs)))
 
-        maps = nnx.relu(self.image(dropped(image)))[:, :, None]  # [B, M, 1, C]
-        vector = nnx.relu(self.text(dropped(unit_mean(text, text_mask))))
-        maps, vector = self.block(maps, vector)
+    def encode_text(
+        self, text, *, text_mask=None, train: bool = False, rngs=None
+    ) -> jax.Array:
+        """Maps text tokens [B, S, Dt] to one vector a text, [B, C]."""
+        mean = unit_mean(text, text_mask)
+        return nnx.relu(self.text(self._drop(mean, train, rngs)))
+
+    def score_encoded(
+        self, image, text, *, text_mask=None, train: bool = False, rngs=None
+    ) -> jax.Array:
+        """Logits [B] of maps [B, M, C] and vectors [B, C]; the mask says no more."""
+        maps, vector = self.block(image[:, :, None], text)
         mean = masked_mean(maps[:, :, 0])
         both = jnp.concatenate([mean, vector, mean * vector], axis=-1)
-        return self.score(dropped(nnx.relu(self.hidden(both))))[:, 0]
+        hidden = self._drop(nnx.relu(self.hidden(both)), train, rngs)
+        return self.score(hidden)[:, 0]
+
+    def _drop(self, x, train, rngs):
+        rate = self.dropout_rate if train else 0.0
+        return drop(rngs, x, rate, caller="ModalAwarePairs")
 
 
 class GraphBesideMeans(nnx.Module):
@@ -161,3 +192,15 @@ class GraphBesideMeans(nnx.Module):
     def score_pairs(self, image, text, **arguments) -> jax.Array:
         """Logits [B] of pairs of tokens, by the joint graph."""
         return self.graph.score_pairs(image, text, **arguments)
+
+    def encode_image(self, image, **arguments) -> jax.Array:
+        """Image tokens [B, M, Di] as `score_encoded` takes them."""
+        return self.graph.encode_image(image, **arguments)
+
+    def encode_text(self, text, **arguments) -> jax.Array:
+        """Text tokens [B, S, Dt] as `score_encoded` takes them."""
+        return self.graph.encode_text(text, **arguments)
+
+    def score_encoded(self, image, text, **arguments) -> jax.Array:
+        """Logits [B] of nodes of both, by the joint graph."""
+        return self.graph.score_encoded(image, text, **arguments)

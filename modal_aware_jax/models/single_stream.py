@@ -74,6 +74,22 @@ class SingleStream(nnx.Module):
         self.pool = dense(features, features)
         self.score = dense(features, 1)
 
+    def encode_image(
+        self, image, *, image_mask=None, train: bool = False, rngs=None
+    ) -> jax.Array:
+        """Maps image tokens [B, M, Di] to tokens [B, M, D] that the stream takes."""
+        tokens = _checked("image", self.image_features, image, image_mask)
+        kind = self.kinds[1].astype(tokens.dtype)[None, None]
+        return self.image_norm(self.image_tokens(tokens)) + kind
+
+    def encode_text(
+        self, text, *, text_mask=None, train: bool = False, rngs=None
+    ) -> jax.Array:
+        """Maps text tokens [B, S, Dt] to tokens [B, S, D] that the stream takes."""
+        tokens = _checked("text", self.text_features, text, text_mask)
+        kind = self.kinds[2].astype(tokens.dtype)[None, None]
+        return self.text_norm(self.text_tokens(tokens)) + kind
+
     def embed_pair(
         self,
         image: jax.Array,
@@ -91,18 +107,22 @@ class SingleStream(nnx.Module):
           train: whether dropout drops.
           rngs: with a `dropout` stream; needed in training with dropout.
         """
-        _check_pair(self, image, text, image_mask, text_mask)
+        image = self.encode_image(image, image_mask=image_mask)
+        text = self.encode_text(text, text_mask=text_mask)
+        return self._joint(image, text, image_mask, text_mask, train=train, rngs=rngs)
+
+    def _joint(self, image, text, image_mask, text_mask, *, train, rngs):
+        if len(image) != len(text):
+            raise ValueError(
+                f"SingleStream expects as many texts as images, got {len(image)} "
+                f"images and {len(text)} texts."
+            )
         if image_mask is None:
             image_mask = jnp.ones(image.shape[:2], bool)
         if text_mask is None:
             text_mask = jnp.ones(text.shape[:2], bool)
-        # Before any layer: a NaN in the padding would come back by the gradient.
-        image = self.image_tokens(masked(image, image_mask))
-        text = self.text_tokens(masked(text, text_mask))
-        kinds = self.kinds[...].astype(image.dtype)[:, None, None]  # [3, 1, 1, D]
-        first = jnp.broadcast_to(kinds[0], (image.shape[0], 1, image.shape[2]))
-        image = self.image_norm(image) + kinds[1]
-        text = self.text_norm(text) + kinds[2]
+        kind = self.kinds[0].astype(image.dtype)[None, None]
+        first = jnp.broadcast_to(kind, (image.shape[0], 1, image.shape[2]))
         tokens = jnp.concatenate([first, image, text], axis=1)  # [B, 1 + M + S, D]
         there = jnp.ones((image.shape[0], 1), bool)
         mask = jnp.concatenate([there, image_mask != 0, text_mask != 0], axis=1)
@@ -116,19 +136,24 @@ class SingleStream(nnx.Module):
 
     __call__ = score_pairs
 
+    def score_encoded(
+        self, image, text, *, image_mask=None, text_mask=None, train=False, rngs=None
+    ) -> jax.Array:
+        """Matching logits [B] of tokens that `encode_image`, `encode_text` gave."""
+        return self.score(
+            self._joint(image, text, image_mask, text_mask, train=train, rngs=rngs)
+        )[:, 0]
 
-def _check_pair(network, image, text, image_mask, text_mask):
-    for name, tokens, width, mask in (
-        ("image", image, network.image_features, image_mask),
-        ("text", text, network.text_features, text_mask),
-    ):
-        if tokens.ndim != 3 or tokens.shape[2] != width or len(tokens) != len(image):
-            raise ValueError(
-                f"SingleStream expects {name} tokens [B, n, {width}] of the same batch "
-                f"as the other side, got image {image.shape} and text {text.shape}."
-            )
-        if mask is not None and jnp.shape(mask) != tokens.shape[:2]:
-            raise ValueError(
-                f"SingleStream expects {name}_mask = {tokens.shape[:2]}, got "
-                f"{jnp.shape(mask)}: one number a token, 0 for padding."
-            )
+
+def _checked(name, width, tokens, mask):
+    if tokens.ndim != 3 or tokens.shape[2] != width:
+        raise ValueError(
+            f"SingleStream expects {name} tokens [B, n, {width}], got {tokens.shape}."
+        )
+    if mask is not None and jnp.shape(mask) != tokens.shape[:2]:
+        raise ValueError(
+            f"SingleStream expects {name}_mask = {tokens.shape[:2]}, got "
+            f"{jnp.shape(mask)}: one number a token, 0 for padding."
+        )
+    # Before any layer: a NaN in the padding would come back by the gradient.
+    return masked(tokens, mask)

@@ -20,7 +20,7 @@ from modal_aware_jax.experiment.lookup import choose
 from modal_aware_jax.experiment.losses import loss_options
 from modal_aware_jax.experiment.matchers import LOSSES, MATCHERS, network
 from modal_aware_jax.models.captioned import sentence_rows
-from modal_aware_jax.models.captioned_tokens import CaptionedTokens
+from modal_aware_jax.models.captioned_tokens import CaptionedTokens, flat_sentences
 from modal_aware_jax.report.matches import format_matches, write_matches
 from modal_aware_jax.retrieval.by_rank import precision_recall_by_rank
 from modal_aware_jax.retrieval.evaluate_matching import (
@@ -157,19 +157,23 @@ def output(joint: Callable) -> Callable:
 class PairCalls(NamedTuple):
     """How pairs of a gallery are scored; see `Task.pairs`."""
 
-    tokens: Callable
+    encode: Callable
     score: Callable
     edges: Callable | None
 
 
 def pairs(network, joint: Callable) -> PairCalls | None:
-    """Tokens of a batch, scores and edges of pairs of tokens; None without tokens."""
+    """What pairs are scored from, of a batch, and scores and edges; None without."""
     if not isinstance(network, CaptionedTokens):
         return None
 
-    def tokens(model, batch):
+    def encode(model, batch):
         text = model.read(batch["text"])
-        return joint(model, batch, text, train=False)[2], text
+        image = joint(model, batch, text, train=False)[2]
+        words, mask = flat_sentences(text)
+        image, words = model.encode(image, words, mask)
+        words = words.reshape(*text["mask"].shape[:2], *words.shape[1:])
+        return image, words, text["mask"]
 
     def score(model, image, text, mask):
         return model.score(image, text, mask)
@@ -177,7 +181,7 @@ def pairs(network, joint: Callable) -> PairCalls | None:
     def edges(model, image, text, mask):
         return model.edges(image, text, mask)
 
-    return PairCalls(tokens, score, edges if network.has_graph else None)
+    return PairCalls(encode, score, edges if network.has_graph else None)
 
 
 def embeddings_of(experiment, positions, outputs: np.ndarray):

@@ -138,22 +138,43 @@ def pair_loss(
             size=size,
             groups=groups,
         )
-        of_image, of_text = (
-            jnp.broadcast_to(side, drawn.there.shape).reshape(-1)
-            for side in (drawn.rows[:, :, None], drawn.rows[:, None, :])
-        )
-        scores = model.score(
-            tokens[of_image],
-            text["tokens"][of_text, 0],
-            text["mask"][of_text, 0],
-            train=True,
-            rngs=nnx.Rngs(dropout=pairs),
-        )
-        judged = judge(scores.reshape(drawn.there.shape), drawn.there)
+        scores = scores_in_groups(model, tokens, text, drawn.rows, pairs)
+        judged = judge(scores, drawn.there)
         value += config.pair_weight * judged
         return value, {"pair_loss": judged}
 
     return loss
+
+
+def scores_in_groups(
+    model: CaptionedTokens,
+    tokens: jax.Array,
+    text: dict,
+    rows: jax.Array,
+    key: jax.Array,
+) -> jax.Array:
+    """Scores of all pairs in groups of rows, each row encoded once.
+
+    Args:
+      tokens: of images, [B, M, C].
+      text: `tokens` [B, 1, n, D] and `mask` [B, 1, n].
+      rows: int [G, m].
+      key: of dropout.
+
+    Returns:
+      [G, m, m] of the images and the texts of each group.
+    """
+    flat, way = rows.reshape(-1), {"train": True, "rngs": nnx.Rngs(dropout=key)}
+    mask = text["mask"][flat, 0]
+    image, words = model.encode(tokens[flat], text["tokens"][flat, 0], mask, **way)
+    places = jnp.arange(rows.size).reshape(rows.shape)
+    shape = *rows.shape, rows.shape[1]
+    of_image, of_text = (
+        jnp.broadcast_to(side, shape).reshape(-1)
+        for side in (places[:, :, None], places[:, None, :])
+    )
+    scores = model.score(image[of_image], words[of_text], mask[of_text], **way)
+    return scores.reshape(shape)
 
 
 def follow(model: CaptionedTokens, momentum: float) -> nnx.Module:

@@ -129,7 +129,7 @@ class Task:
         `image`, `text`, `labels` and `index`.
       output: `output(joint)` -> `output(model, batch)`, in evaluation mode.
       pairs: `pairs(network, joint)` -> how pairs of a gallery are scored, with
-        `tokens(model, batch)` and `score(model, image, text, mask)`, in evaluation
+        `encode(model, batch)` and `score(model, image, text, mask)`, in evaluation
         mode; None where the network does not. None: no network does.
       second: `second(experiment, outputs, scorer)` -> further outputs for `evaluate`,
         by scores of pairs; `scorer(positions)` gives a `modes.pair_scorer.PairScorer`.
