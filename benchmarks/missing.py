@@ -19,9 +19,7 @@ import argparse
 import json
 import pathlib
 
-import jax
 import numpy as np
-from flax import nnx
 from flickr_settings import add_arguments, quick_config
 
 from modal_aware_jax import build
@@ -29,7 +27,7 @@ from modal_aware_jax.compare import provenance
 from modal_aware_jax.compare.finished import chosen_cells
 from modal_aware_jax.data import pipeline
 from modal_aware_jax.hashing.encode import encode
-from modal_aware_jax.modes.encoder import lower_half, lower_maps, upper_half
+from modal_aware_jax.modes.encoder import lower_half, lower_maps, output_of, upper_half
 from modal_aware_jax.modes.evaluate import load_run
 from modal_aware_jax.retrieval.metrics import mean_average_precision
 
@@ -132,10 +130,7 @@ def state_of_rows(count, states, share):
 
 def codes_of(experiment, positions):
     """Codes of pairs as they are, without text, and without image: [3, n, Wd]."""
-    graphdef, state = nnx.split(experiment.model)
-    relaxed = jax.jit(
-        lambda state, batch: experiment.output(nnx.merge(graphdef, state), batch)
-    )
+    relaxed = output_of(experiment)
     maps, grey = lower_maps(experiment), grey_map(experiment)
     every = []
     for lost in (WHOLE, NO_TEXT, NO_IMAGE):
@@ -159,7 +154,7 @@ def codes_of(experiment, positions):
 
         def output(batch):
             read = ("image", "text", *pipeline.PRESENCE)
-            return relaxed(state, {name: batch[name] for name in read})
+            return relaxed({name: batch[name] for name in read})
 
         every.append(encode(output, batches())[0])
     return np.stack(every)

@@ -12,9 +12,7 @@ perfect map would give. Writes `results/unknown_words.md`.
 import argparse
 import pathlib
 
-import jax
 import numpy as np
-from flax import nnx
 from flickr_settings import add_arguments, quick_config
 
 from modal_aware_jax import build
@@ -24,7 +22,12 @@ from modal_aware_jax.compare.finished import chosen_cells
 from modal_aware_jax.data import pipeline
 from modal_aware_jax.data.unknown_words import OpenWords, fit_map
 from modal_aware_jax.hashing.encode import encode
-from modal_aware_jax.modes.encoder import Encoder, lower_maps, variables_of
+from modal_aware_jax.modes.encoder import (
+    Encoder,
+    lower_maps,
+    output_of,
+    variables_of,
+)
 from modal_aware_jax.modes.evaluate import load_run
 from modal_aware_jax.retrieval.metrics import average_precision
 
@@ -115,10 +118,7 @@ def table_of(experiment):
 
 def codes_of(experiment, maps, positions, text):
     """Packed codes of pairs with texts of their own."""
-    graphdef, state = nnx.split(experiment.model)
-    output = jax.jit(
-        lambda state, batch: experiment.output(nnx.merge(graphdef, state), batch)
-    )
+    output = output_of(experiment)
 
     def batches():
         start = 0
@@ -135,7 +135,7 @@ def codes_of(experiment, maps, positions, text):
             yield batch
 
     def relaxed(batch):
-        return output(state, {name: batch[name] for name in ("image", "text")})
+        return output({name: batch[name] for name in ("image", "text")})
 
     return encode(relaxed, batches())[0]
 

@@ -6,14 +6,13 @@ import types
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
-from flax import nnx
 
 from modal_aware_jax.build import Experiment
 from modal_aware_jax.classification.evaluate import probabilities_of
 from modal_aware_jax.data.new_posts import Post, look, one_post, read_posts
 from modal_aware_jax.data.text_vectors import BagOfWords
+from modal_aware_jax.modes.encoder import output_of
 from modal_aware_jax.modes.evaluate import load_run
 from modal_aware_jax.modes.model_files import EncoderModel
 from modal_aware_jax.training.workdir import explain_write_errors
@@ -68,15 +67,9 @@ def predictor_of_run(
     """
     need_classes(experiment.task.name)
     load_run(experiment, workdir, step)
-    graphdef, state = nnx.split(experiment.model)
-
-    @jax.jit
-    def logits(state, batch):
-        outputs = experiment.output(nnx.merge(graphdef, state), batch)
-        return outputs[:, : experiment.collection.num_labels]
-
+    output, num_labels = output_of(experiment), experiment.collection.num_labels
     return Predictor(
-        lambda batch: logits(state, batch),
+        lambda batch: output(batch)[:, :num_labels],
         experiment.text,
         experiment.image_size,
         experiment.collection.label_names,
