@@ -140,7 +140,8 @@ def fake_training(monkeypatch, outcome):
     monkeypatch.setattr(
         running.build, "experiment", lambda config, pairs: config.model.method
     )
-    monkeypatch.setattr(running, "lower_maps", lambda experiment: None)
+    for maps in ("lower_maps", "degraded_maps"):
+        monkeypatch.setattr(running, maps, lambda experiment: None)
 
     def train(experiment, directory):
         directory.mkdir(parents=True, exist_ok=True)
@@ -464,17 +465,21 @@ def test_the_view_without_a_terminal(capsys, monkeypatch):
     monkeypatch.setattr("modal_aware_jax.compare.view.time.monotonic", lambda: now[0])
     with CellsView(4, 1, [None], HASHING.comparison.headline) as view:
         view.start(Cell("gmu", 64, 0))
-        with ProgressBar(10, label="train") as bar:
-            now[0] = 600.0
-            bar.update(5, "loss 0.5")
-            bar.print("epoch 1/2 loss 0.5000")  # 10 minutes were half of the first
+        with ProgressBar(9, label="frozen maps") as bar:
+            now[0] = 7200.0  # once for all cells
+            bar.update(9)
+        with ProgressBar(10, done=2, label="train") as bar:
+            bar.update(2, "compiling")
+            now[0] += 600.0
+            bar.update(6, "loss 0.5")
+            bar.print("epoch 1/2 loss 0.5000")  # 10 minutes were 0.4 of a cell
             bar.update(10, "loss 0.4")
         view.finish(Finished({"map_expected": 0.75}, 1200.0))
         view.start(Cell("gmu", 64, 1))
         view.fail(ValueError("nan"))
     assert capsys.readouterr().out.splitlines() == [
         "[2/4] gmu, 64 bits, seed 0: starts",
-        "[2/4] gmu, 64 bits, seed 0: epoch 1/2 loss 0.5000 (0:50 h left)",
+        "[2/4] gmu, 64 bits, seed 0: epoch 1/2 loss 0.5000 (1:00 h left)",
         "[2/4] gmu, 64 bits, seed 0: MAP 0.7500 in 1200 s (0:40 h left)",
         "[3/4] gmu, 64 bits, seed 1: starts (0:40 h left)",
         "[3/4] gmu, 64 bits, seed 1: failed: nan",

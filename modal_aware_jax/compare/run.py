@@ -18,7 +18,7 @@ from modal_aware_jax.compare.cells import (
     write_cell,
 )
 from modal_aware_jax.compare.view import CellsView
-from modal_aware_jax.modes.encoder import lower_maps
+from modal_aware_jax.modes.encoder import degraded_maps, lower_maps
 from modal_aware_jax.training.errors import (
     CheckpointError,
     NonFiniteLoss,
@@ -91,7 +91,8 @@ def run_cells(
 def run_cell(config, pairs, directory: pathlib.Path) -> Finished:
     """Trains and evaluates one cell, and marks it as finished."""
     experiment = build.experiment(config, pairs)
-    lower_maps(experiment)  # shared by all cells, so no part of this one's time
+    for shared in (lower_maps, degraded_maps):  # by all cells: no part of one's time
+        shared(experiment)
     finished = read_cell(directory, config)
     if finished is not None:  # by another process, meanwhile: its time is right
         return finished

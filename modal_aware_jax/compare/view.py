@@ -26,7 +26,8 @@ class CellsView:
     def __init__(self, total: int, done: int, seconds, score: Mean):
         self.total, self.done, self._score = total, done, score
         self._seconds = [second for second in seconds if second]
-        self._begun, self._share = time.monotonic(), 0.0
+        self._training = None  # when it began, and the share that was done before
+        self._share = 0.0
         self._cell, self._number, self._epoch = None, done, ""
         self._bars = None
         console = Console(file=sys.stdout)
@@ -56,7 +57,6 @@ class CellsView:
     def start(self, cell) -> None:
         """A cell begins."""
         self._cell, self._number, self._epoch = cell, self.done + 1, ""
-        self._begun, self._share = time.monotonic(), 0.0
         if self._bars is None:
             self._print(f"starts{self._left_text()}")
         self._show()
@@ -67,7 +67,7 @@ class CellsView:
         if finished.seconds:
             self._seconds.append(finished.seconds)
         score = f"{self._score.title} {self._score.of(finished.result):.4f}"
-        self._share, self._begun = 0.0, time.monotonic()
+        self._training = None
         text = f"{score} in {finished.seconds or 0:.0f} s{self._left_text()}"
         self._print(text)
         self._show()
@@ -75,6 +75,7 @@ class CellsView:
     def fail(self, error) -> None:
         """The present cell has failed."""
         self.done += 1
+        self._training = None
         self._print(f"failed: {error}")
         self._show()
 
@@ -88,6 +89,8 @@ class CellsView:
         """What a bar of the present cell has to show."""
         if label == "train":
             self._share = done / total
+            if self._training is None:
+                self._training = time.monotonic(), self._share
         if self._bars is not None:
             shown = "  ".join(filter(None, (text, self._epoch)))
             self._bars.update(
@@ -108,15 +111,21 @@ class CellsView:
         self._print(text + self._left_text())
 
     def seconds_left(self) -> float | None:
-        """From the cells that are finished, else from the part of the present one."""
-        spent = time.monotonic() - self._begun
+        """From the cells that are finished, else from the part of the present one.
+
+        A cell's time is that of its training: maps are computed once for all cells.
+        """
+        spent = before = 0.0
+        if self._training is not None:
+            begun, before = self._training
+            spent = time.monotonic() - begun
         if self._seconds:
             each = statistics.mean(self._seconds)
-        elif self._share > 0.05:
-            each = spent / self._share
+        elif spent and self._share - before > 0.05:
+            each = spent / (self._share - before)
         else:
             return None
-        return max(0.0, (self.total - self.done) * each - spent)
+        return max(0.0, (self.total - self.done - before) * each - spent)
 
     def _left_text(self):
         left = self.seconds_left()
