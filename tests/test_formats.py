@@ -344,6 +344,19 @@ def test_a_text_file_beside_each_image(data, load):
     assert load().captions[2] == "changed"
 
 
+def test_text_files_beside_no_image_are_told(data, load, capsys):
+    for name in ("a.jpg", "b.jpeg"):
+        (data / name).write_bytes(jpeg(0))
+    (data / "more").mkdir()
+    # b's second text is not read either, but it lies beside its image.
+    read = ("a.txt", "b.txt", "b.jpeg.txt")
+    for name in (*read, "README.txt", "more/photo.txt", "more/._photo.txt"):
+        (data / name).write_text("the sea")
+    assert load(progress=True).ids.tolist() == ["a.jpg", "b.jpeg"]
+    told = "2 text files beside no image: README.txt, more/photo.txt"
+    assert told in capsys.readouterr().err
+
+
 def test_pictures_beside_texts_have_any_suffix_of_a_photograph(data, load):
     for i, suffix in enumerate((".jfif", ".JPE", ".avif")):
         picture = io.BytesIO(jpeg(i))

@@ -241,7 +241,7 @@ def _scan(
         )
         for item, words, labels, part in good
     ]
-    counts.update({note: len(pairs) for note in read.notes})
+    counts.update(read.notes)
     return Scan(pairs, vocabulary or (), label_names, problems, counts)
 
 

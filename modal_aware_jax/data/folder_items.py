@@ -51,7 +51,8 @@ class Items(NamedTuple):
       label_names: those that the tables declare, or the columns of 0 and 1; None where
         the rows tell.
       has_labels: whether the tables have labels at all.
-      notes: what was taken for what without being told, in words.
+      notes: what was taken for what without being told, or left aside, in words, with
+        numbers of rows or files.
       empty: the tables without any row, each with the part that its name tells.
     """
 
@@ -59,7 +60,7 @@ class Items(NamedTuple):
     problems: list[Problem]
     label_names: tuple[str, ...] | None
     has_labels: bool
-    notes: tuple[str, ...]
+    notes: Counter[str]
     empty: tuple[tuple[pathlib.Path, str], ...]
 
 
@@ -71,10 +72,11 @@ def read_items(tables: Tables, named: dict, naming: str = NAMING) -> Items:
       named: the columns that were named, for `choose_columns`.
       naming: the flags that name them, for its message.
     """
-    items, problems, declared, notes = [], [], {}, {}
+    items, problems, declared, notes = [], [], {}, Counter()
     has_labels, empty = False, []
     for path, part, table in tables.read():
         problems += table.problems
+        notes.update(table.notes)
         if not table.rows:
             if not table.problems:  # they say why, where there are any
                 empty.append((path, part))
@@ -97,7 +99,7 @@ def read_items(tables: Tables, named: dict, naming: str = NAMING) -> Items:
         problems,
         tuple(declared) or None,
         has_labels,
-        tuple(notes),
+        notes,
         tuple(empty),
     )
 
@@ -113,7 +115,7 @@ def _with_hot_columns(columns: Columns, table, notes):
             f"labels: the {len(hot)} columns of 0 and 1 ({', '.join(hot[:8])}"
             f"{', ...' if len(hot) > 8 else ''}); others: "
             "--config.data.options.label_columns=A,B"
-        ] = None
+        ] += len(table.rows)
     return columns._replace(one_hot=tuple(hot))
 
 

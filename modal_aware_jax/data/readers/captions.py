@@ -3,7 +3,7 @@
 import os
 import pathlib
 
-from modal_aware_jax.data.problems import Problem
+from modal_aware_jax.data.problems import SHOWN_OF_A_KIND, Problem, shorten
 from modal_aware_jax.data.readers.rows import Row, Table, not_utf8
 from modal_aware_jax.data.regular_file import read_regular
 
@@ -17,7 +17,7 @@ MAX_TEXT = 1 << 20  # bytes
 
 def has_captions(directory: pathlib.Path) -> bool:
     """Whether some image below the directory has a text file beside it."""
-    return any(text is not None for _, text in _pairs(directory))
+    return any(None not in pair for pair in _pairs(directory))
 
 
 def read_captions(directory: pathlib.Path) -> Table:
@@ -26,8 +26,11 @@ def read_captions(directory: pathlib.Path) -> Table:
     Cells: `image`, `text`, and `folder`, the name of the folder that the image lies in:
     `label_column=folder` takes it as the label.
     """
-    rows, problems = [], []
+    rows, problems, alone = [], [], []
     for image, text in _pairs(directory):
+        if image is None:
+            alone.append(text.relative_to(directory).as_posix())
+            continue
         name = image.relative_to(directory).as_posix()
         cells = {"image": name, "text": "", "folder": ""}
         if image.parent != directory:
@@ -43,18 +46,25 @@ def read_captions(directory: pathlib.Path) -> Table:
             problems.append(Problem("unreadable file", str(text), str(error)))
             continue
         rows.append(Row(str(text or image), cells))
-    return Table(rows, problems, ("image", "text", "folder"), {})
+    names = shorten(", ".join(alone[:SHOWN_OF_A_KIND]))
+    more = ", ..." if len(alone) > SHOWN_OF_A_KIND else ""
+    notes = {f"text files beside no image: {names}{more}": len(alone)} if alone else {}
+    return Table(rows, problems, ("image", "text", "folder"), {}, notes)
 
 
 def _pairs(directory):
-    """Images below a directory with their text files, by name."""
+    """Images and text files of one name below a directory; None for what is missing."""
     for folder, subfolders, files in os.walk(directory):  # enters no linked folder
         subfolders.sort()
-        there = set(files)
-        for name in sorted(files):
+        folder_path = pathlib.Path(folder)
+        there = {name for name in files if not name.startswith(".")}
+        alone = {name for name in there if name.endswith(TEXTS)}
+        for name in sorted(there):
             stem, suffix = os.path.splitext(name)
-            if suffix.lower() in IMAGES and not name.startswith("."):
-                texts = (f"{s}{end}" for s in (stem, name) for end in TEXTS)
+            if suffix.lower() in IMAGES:
+                texts = [f"{s}{end}" for s in (stem, name) for end in TEXTS]
                 text = next((text for text in texts if text in there), None)
-                folder_path = pathlib.Path(folder)
                 yield folder_path / name, folder_path / text if text else None
+                alone.difference_update(texts)
+        for name in sorted(alone):
+            yield None, folder_path / name

@@ -1,6 +1,7 @@
 """What every reader of a collection's table gives: rows with their places, problems."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 from modal_aware_jax.data.problems import Problem
@@ -35,12 +36,14 @@ class Table(NamedTuple):
       columns: the names of the columns.
       class_names: by column, all names its cells may hold, in the order the table
         declares them; columns that declare none are missing.
+      notes: what was left aside, in words, with numbers.
     """
 
     rows: list[Row]
     problems: list[Problem]
     columns: tuple[str, ...]
     class_names: dict[str, Sequence[str]]
+    notes: Mapping[str, int] = MappingProxyType({})
 
 
 def is_utf8(text: str) -> bool:
