@@ -133,12 +133,6 @@ def test_a_run_reads_degraded_images_where_it_keeps_no_maps(tmp_path, monkeypatc
     assert asked == [0.25]
 
 
-@pytest.mark.parametrize("share", [-0.1, 1.5])
-def test_a_share_beyond_all_pictures_is_refused(share, tmp_path):
-    with pytest.raises(ValueError, match=f"training.degraded is the share.*{share}"):
-        experiment_of("concat", tmp_path, degraded=share)
-
-
 def test_a_config_without_degraded_pictures_is_one_from_before_there_were_any():
     config = tiny_config("concat")
     before = build.settled(config)

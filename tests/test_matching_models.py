@@ -229,6 +229,8 @@ def test_wrong_shapes_are_named():
         ValueError, match=r"Tower expects vectors \[B, 6\].*\(4, 3, 5\)"
     ):
         towers()(IMAGE[..., 1:], TEXT)
+    with pytest.raises(ValueError, match="hidden_features >= 1 .* got 0"):
+        TwoTower(DI, DT, F, hidden_features=0, rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match="a mask with tokens"):
         towers().embed_image(IMAGE[:, 0], image_mask=np.ones(B))
     with pytest.raises(ValueError, match=r"image tokens \[B, n, 6\] with n >= 1"):

@@ -40,8 +40,3 @@ def test_blocks_learn_at_a_pace_of_their_own(factor):
     rates = {"backbone": 1e-3, "block1": blocks, "block2": blocks, "text": 1e-2}
     for part, rate in rates.items():
         np.testing.assert_allclose(moved[part], rate * signs, rtol=1e-5)
-
-
-def test_a_negative_factor_is_refused():
-    with pytest.raises(ValueError, match="block_learning_rate.*0 or more.*got -0.1"):
-        first_step(block_learning_rate=-0.1)

@@ -20,16 +20,12 @@ from modal_aware_jax.data.token_table import TokenTable
 from modal_aware_jax.data.word_ids import WordIds
 from modal_aware_jax.data.word_sequences import WordSequences
 from modal_aware_jax.experiment.backbones import BACKBONES
-from modal_aware_jax.experiment.inputs import (
-    crop_maps,
-    degraded_share,
-    normalizer,
-    presence,
-)
+from modal_aware_jax.experiment.inputs import crop_maps, normalizer, presence
 from modal_aware_jax.experiment.lookup import choose
 from modal_aware_jax.experiment.methods import model, needs_stand_ins
 from modal_aware_jax.experiment.mirrored import mean_with_mirror, reads_mirrored
 from modal_aware_jax.experiment.optimizers import make_optimizer
+from modal_aware_jax.experiment.ranges import check_ranges
 from modal_aware_jax.experiment.sources import collection, fitted, split_of
 from modal_aware_jax.experiment.tasks import choose_method, task_for
 from modal_aware_jax.hashing.nested import check_lengths
@@ -135,6 +131,7 @@ def experiment(config, pairs: Collection | None = None) -> Experiment:
       config: a locked ConfigDict of one run, as in `configs/`.
       pairs: the collection as its source gives it, where it was read already.
     """
+    check_ranges(config)
     pairs = collection(config.data) if pairs is None else pairs
     task = task_for(config, pairs)
     task.check(config, pairs)
@@ -235,7 +232,7 @@ def experiment(config, pairs: Collection | None = None) -> Experiment:
         validation_search=training.get("validation_search", "unseen"),
         validation_database=training.get("validation_database", 0) or None,
         workers=training.workers,
-        degraded=degraded_share(training),
+        degraded=training.get("degraded", 0.0),
         augment=training.get("augment", True),
     )
 

@@ -29,21 +29,6 @@ def drop_words(key: jax.Array, text, rate: float):
     return text * jax.random.bernoulli(key, 1.0 - rate, text.shape)
 
 
-def degraded_share(training) -> float:
-    """`config.training.degraded`, 0 where the config has none.
-
-    Raises:
-      ValueError: it is no share.
-    """
-    share = training.get("degraded", 0.0)
-    if not 0 <= share <= 1:
-        raise ValueError(
-            "config.training.degraded is the share of training pictures that are made "
-            f"noisy, blurred or compressed first, 0 to 1, got {share}."
-        )
-    return share
-
-
 def crop_maps(key: jax.Array, maps: jax.Array, size: int) -> jax.Array:
     """A random window of cached maps, the same for the batch: [B, s, s, C].
 

@@ -233,7 +233,16 @@ def model(
       word_vectors: [T, D] where the network reads words as vectors.
       method: its row; of `METHODS`, by `config.model.method`, where None.
       num_outputs: of the head; `config.model.num_bits` where None.
+
+    Raises:
+      ValueError: `config.model.text_widths` are not two widths.
     """
+    widths = tuple(config.model.text_widths)
+    if len(widths) != 2 or min(widths) < 1:
+        raise ValueError(
+            "config.model.text_widths are the text's two layers, 1 or more each, such "
+            f"as (1024, 512), got {widths}."
+        )
     image_vector, text_branch = MeanVector, TextMLP
     if config.model.image_features:
         image_vector = functools.partial(
@@ -258,7 +267,7 @@ def model(
         functools.partial(backbone, config.backbone, config.data.get("dir", "")),
         pairs.num_text_features,
         num_outputs or config.model.num_bits,
-        text_widths=tuple(config.model.text_widths),
+        text_widths=widths,
         text_branch=text_branch,
         image_vector=image_vector,
         text_vector=StandardText if config.model.standard_text else PlainText,

@@ -53,11 +53,6 @@ def make_optimizer(config, num_epochs: int, steps_per_epoch: int):
     if "text_learning_rate" in config:
         groups |= {name: adam(config.text_learning_rate) for name in READERS}
     factor = config.get("block_learning_rate", 1.0)
-    if factor < 0:
-        raise ValueError(
-            "config.optimizer.block_learning_rate is a factor of 0 or more on the "
-            f"learning rate, got {factor}."
-        )
     if factor != 1:
         groups |= {name: adam(factor * config.learning_rate) for name in BLOCKS}
     return optimizer.by_prefix(groups)

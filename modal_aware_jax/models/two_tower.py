@@ -44,6 +44,11 @@ class Tower(nnx.Module):
         dtype=None,
         rngs: nnx.Rngs,
     ):
+        if hidden_features < 1:
+            raise ValueError(
+                f"Tower expects hidden_features >= 1 (config.model.hidden_features), "
+                f"got {hidden_features}."
+            )
         self.in_features = in_features
         self.dropout_rates = dropout_rates
         self.pool = pool

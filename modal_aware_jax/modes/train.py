@@ -39,6 +39,12 @@ def fit_run(experiment: Experiment, workdir: pathlib.Path):
     pairs, parts = experiment.collection, experiment.split
     mesh = devices.device_mesh(experiment.tensor_parallel)
     devices.check_batch_size(experiment.batch_size, mesh)
+    if experiment.batch_size > len(parts.train):
+        raise ValueError(
+            f"config.training.batch_size={experiment.batch_size}: there are "
+            f"{len(parts.train)} pairs to train on (config.data.num_train). Take a "
+            "batch that they fill."
+        )
     if is_first():
         with explain_write_errors(workdir):
             workdir.mkdir(parents=True, exist_ok=True)

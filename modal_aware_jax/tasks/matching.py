@@ -116,7 +116,7 @@ def training_loss(task_methods, losses, config, pairs, parts, network, joint):
 
     if isinstance(network, CaptionedTokens):
         method = task_methods[config.model.method]
-        return pair_loss(config.loss, method, contrast, joint, dropped)
+        return pair_loss(config, method, contrast, joint)
 
     def loss_of_batch(model, batch, key):
         words, window, dropout = jax.random.split(key, 3)

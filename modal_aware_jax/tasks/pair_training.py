@@ -91,9 +91,7 @@ def drawn_number(key: jax.Array, text, width: int) -> jax.Array:
     return _number(key, jnp.any(text.reshape(len(text), -1, width) != 0, axis=2))
 
 
-def pair_loss(
-    config, method, contrast: Callable, joint: Callable, word_dropout: float = 0.0
-) -> Callable:
+def pair_loss(config, method, contrast: Callable, joint: Callable) -> Callable:
     """`loss(model, batch, key)` of a `CaptionedTokens`.
 
     The contrast of the embeddings, and `loss.pair_weight` times the loss of the scores
@@ -101,12 +99,24 @@ def pair_loss(
     alike by the embeddings, of `loss.pair_rows` images of each batch together.
 
     Args:
-      config: the section `loss`.
+      config: of one run.
       method: the row of the table; see `experiment.matchers.Matcher`.
       contrast: `contrast(image, text, temperature, batch)` -> scalar.
       joint: as for `Task.loss`.
-      word_dropout: the share of tokens that are dropped.
+
+    Raises:
+      ValueError: a batch has no group of this size.
     """
+    options, batch_size = config.loss, config.training.batch_size
+    word_dropout = config.training.get("word_dropout", 0.0)
+    size = 1 + options.num_negatives
+    if not 2 <= size <= batch_size:
+        raise ValueError(
+            f"config.loss.num_negatives={options.num_negatives}: expected 1 to "
+            f"{batch_size - 1}, as all are drawn from a batch of {batch_size} "
+            "(config.training.batch_size)."
+        )
+    num_groups = max(1, min(options.pair_rows, batch_size) // size)
     judge = PAIR_LOSSES[method.pairs]
 
     def loss(model: CaptionedTokens, batch, key):
@@ -121,7 +131,7 @@ def pair_loss(
         if model.slow is None:
             value = contrast(image, rows, model.temperature, batch)
         else:
-            slow = follow(model, config.momentum)
+            slow = follow(model, options.momentum)
             value = momentum_info_nce(
                 image,
                 rows,
@@ -130,17 +140,16 @@ def pair_loss(
                 scale=scale,
                 groups=groups,
             )
-        size = min(1 + config.num_negatives, len(rows))
         drawn = draw_groups(
             negatives,
             scale * cosines(image, rows),
-            num_groups=max(1, min(config.pair_rows, len(rows)) // size),
+            num_groups=num_groups,
             size=size,
             groups=groups,
         )
         scores = scores_in_groups(model, tokens, text, drawn.rows, pairs)
         judged = judge(scores, drawn.there)
-        value += config.pair_weight * judged
+        value += options.pair_weight * judged
         return value, {"pair_loss": judged}
 
     return loss
