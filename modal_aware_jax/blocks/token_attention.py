@@ -23,6 +23,36 @@ def masked(tokens: jax.Array, mask: jax.Array | None) -> jax.Array:
     return jnp.where((mask != 0)[..., None], tokens, jnp.zeros_like(tokens))
 
 
+def read_tokens(
+    caller: str, name: str, tokens: jax.Array, features: int, mask: jax.Array | None
+) -> jax.Array:
+    """The `masked` tokens of one side, for a network's first layer.
+
+    Args:
+      caller: the network, for messages.
+      name: of the side there, "image" or "text".
+      tokens: [B, n, features]; NaN in the padding would come back by the gradient of
+        any layer.
+      features: expected.
+      mask: [B, n], 0 for padding, or None.
+
+    Raises:
+      ValueError: tokens or mask have another shape, or there are no tokens.
+    """
+    if tokens.ndim != 3 or tokens.shape[2] != features or not tokens.shape[1]:
+        raise ValueError(
+            f"{caller} expects {name} tokens [B, n, {features}] with n >= 1, got "
+            f"{tokens.shape}. A map [B, H, W, C] is tokens after "
+            "maps.reshape(B, H * W, C)."
+        )
+    if mask is not None and jnp.shape(mask) != tokens.shape[:2]:
+        raise ValueError(
+            f"{caller} expects {name}_mask [B, n] = {tokens.shape[:2]}, got "
+            f"{jnp.shape(mask)}: one number a token, 0 for padding."
+        )
+    return masked(tokens, mask)
+
+
 def masked_mean(tokens: jax.Array, mask: jax.Array | None = None) -> jax.Array:
     """The mean of the tokens that count, [B, S, D] to [B, D]; 0 where none does.
 

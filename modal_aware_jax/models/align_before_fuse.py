@@ -15,14 +15,13 @@ Its third loss, masked language modelling, needs a vocabulary and is left out.
 """
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
 from modal_aware_jax.backbones.dropout import drop
 from modal_aware_jax.backbones.token_dense import token_dense
 from modal_aware_jax.backbones.transformer import FeedForward, PostNormBlock
 from modal_aware_jax.blocks.pooling import masked_mean
-from modal_aware_jax.blocks.token_attention import TokenAttention, masked
+from modal_aware_jax.blocks.token_attention import TokenAttention, masked, read_tokens
 from modal_aware_jax.models.temperature import Temperature
 
 
@@ -96,6 +95,7 @@ class AlignBeforeFuse(nnx.Module):
       temperature: a `Temperature` for the contrast.
 
     Example:
+      >>> import jax.numpy as jnp
       >>> def score(image, text):
       ...     model = AlignBeforeFuse(8, 6, 4, width=4, num_heads=2, rngs=nnx.Rngs(0))
       ...     return model.score_pairs(image, text)
@@ -214,18 +214,7 @@ class AlignBeforeFuse(nnx.Module):
 
 def _encode(project, blocks, name, tokens, mask, train, rngs):
     width = project.in_features
-    if tokens.ndim != 3 or tokens.shape[2] != width or not tokens.shape[1]:
-        raise ValueError(
-            f"AlignBeforeFuse expects {name} tokens [B, n, {width}] with n >= 1, got "
-            f"{tokens.shape}."
-        )
-    if mask is not None and jnp.shape(mask) != tokens.shape[:2]:
-        raise ValueError(
-            f"AlignBeforeFuse expects {name}_mask = {tokens.shape[:2]}, got "
-            f"{jnp.shape(mask)}: one number a token, 0 for padding."
-        )
-    # Before any layer: a NaN in the padding would come back by the gradient.
-    tokens = project(masked(tokens, mask))
+    tokens = project(read_tokens("AlignBeforeFuse", name, tokens, width, mask))
     for block in blocks:
         tokens = block(tokens, mask, train=train, rngs=rngs)
     return masked(tokens, mask)

@@ -19,6 +19,7 @@ from modal_aware_jax.backbones.dropout import drop
 from modal_aware_jax.backbones.token_dense import token_dense
 from modal_aware_jax.blocks.cross_modal_graph import CrossModalGraph
 from modal_aware_jax.blocks.pooling import masked_mean
+from modal_aware_jax.blocks.token_attention import read_tokens
 from modal_aware_jax.models.temperature import Temperature
 
 
@@ -94,23 +95,10 @@ class CrossModalGraphNetwork(nnx.Module):
         self.temperature = Temperature(scale, bias)
 
     def _project(self, layer, name, tokens, mask, train, rngs):
-        width = layer.in_features
-        if tokens.ndim != 3 or tokens.shape[2] != width or not tokens.shape[1]:
-            raise ValueError(
-                f"CrossModalGraphNetwork expects {name} tokens [B, n, {width}] with "
-                f"n >= 1, got {tokens.shape}. A map [B, H, W, C] is tokens after "
-                f"maps.reshape(B, H * W, C)."
-            )
-        if mask is not None and jnp.shape(mask) != tokens.shape[:2]:
-            raise ValueError(
-                f"CrossModalGraphNetwork expects {name}_mask [B, n] = "
-                f"{tokens.shape[:2]}, got {jnp.shape(mask)}: one number a token, 0 for "
-                "padding."
-            )
-        if mask is not None:  # a NaN in the padding would come back by the gradient
-            tokens = jnp.where((mask != 0)[..., None], tokens, 0)
+        caller = "CrossModalGraphNetwork"
+        tokens = read_tokens(caller, name, tokens, layer.in_features, mask)
         rate = self.dropout_rate if train else 0.0
-        return layer(drop(rngs, tokens, rate, caller="CrossModalGraphNetwork"))
+        return layer(drop(rngs, tokens, rate, caller=caller))
 
     def _nothing(self, tokens):
         return jnp.zeros((tokens.shape[0], 0, self.graph_features), tokens.dtype)

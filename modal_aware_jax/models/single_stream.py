@@ -6,7 +6,7 @@ from flax import nnx
 
 from modal_aware_jax.backbones.token_dense import token_dense
 from modal_aware_jax.backbones.transformer import PostNormBlock
-from modal_aware_jax.blocks.token_attention import masked
+from modal_aware_jax.blocks.token_attention import read_tokens
 
 
 class SingleStream(nnx.Module):
@@ -53,7 +53,6 @@ class SingleStream(nnx.Module):
             return token_dense(in_features, out_features, dtype=dtype, rngs=rngs)
 
         init = nnx.initializers.normal(0.02)
-        self.image_features, self.text_features = image_features, text_features
         self.image_tokens = dense(image_features, features)
         self.text_tokens = dense(text_features, features)
         self.image_norm = nnx.LayerNorm(features, dtype=dtype, rngs=rngs)
@@ -78,17 +77,22 @@ class SingleStream(nnx.Module):
         self, image, *, image_mask=None, train: bool = False, rngs=None
     ) -> jax.Array:
         """Maps image tokens [B, M, Di] to tokens [B, M, D] that the stream takes."""
-        tokens = _checked("image", self.image_features, image, image_mask)
-        kind = self.kinds[1].astype(tokens.dtype)[None, None]
-        return self.image_norm(self.image_tokens(tokens)) + kind
+        tokens = self._read(self.image_tokens, "image", image, image_mask)
+        return self.image_norm(tokens) + self._kind(1, tokens)
 
     def encode_text(
         self, text, *, text_mask=None, train: bool = False, rngs=None
     ) -> jax.Array:
         """Maps text tokens [B, S, Dt] to tokens [B, S, D] that the stream takes."""
-        tokens = _checked("text", self.text_features, text, text_mask)
-        kind = self.kinds[2].astype(tokens.dtype)[None, None]
-        return self.text_norm(self.text_tokens(tokens)) + kind
+        tokens = self._read(self.text_tokens, "text", text, text_mask)
+        return self.text_norm(tokens) + self._kind(2, tokens)
+
+    def _read(self, layer, name, tokens, mask):
+        width = layer.in_features
+        return layer(read_tokens("SingleStream", name, tokens, width, mask))
+
+    def _kind(self, number, tokens):
+        return self.kinds[number].astype(tokens.dtype)[None, None]
 
     def embed_pair(
         self,
@@ -121,7 +125,7 @@ class SingleStream(nnx.Module):
             image_mask = jnp.ones(image.shape[:2], bool)
         if text_mask is None:
             text_mask = jnp.ones(text.shape[:2], bool)
-        kind = self.kinds[0].astype(image.dtype)[None, None]
+        kind = self._kind(0, image)
         first = jnp.broadcast_to(kind, (image.shape[0], 1, image.shape[2]))
         tokens = jnp.concatenate([first, image, text], axis=1)  # [B, 1 + M + S, D]
         there = jnp.ones((image.shape[0], 1), bool)
@@ -143,17 +147,3 @@ class SingleStream(nnx.Module):
         return self.score(
             self._joint(image, text, image_mask, text_mask, train=train, rngs=rngs)
         )[:, 0]
-
-
-def _checked(name, width, tokens, mask):
-    if tokens.ndim != 3 or tokens.shape[2] != width:
-        raise ValueError(
-            f"SingleStream expects {name} tokens [B, n, {width}], got {tokens.shape}."
-        )
-    if mask is not None and jnp.shape(mask) != tokens.shape[:2]:
-        raise ValueError(
-            f"SingleStream expects {name}_mask = {tokens.shape[:2]}, got "
-            f"{jnp.shape(mask)}: one number a token, 0 for padding."
-        )
-    # Before any layer: a NaN in the padding would come back by the gradient.
-    return masked(tokens, mask)
