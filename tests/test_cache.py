@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import os
 import signal
@@ -9,7 +10,8 @@ import pytest
 from PIL import Image
 
 from modal_aware_jax.data.collection import Collection
-from modal_aware_jax.training.cache import fingerprint, frozen_maps
+from modal_aware_jax.data.degraded import degraded_pictures
+from modal_aware_jax.training.cache import cached_file, fingerprint, frozen_maps
 from modal_aware_jax.training.errors import Interrupted, WorkdirError
 from modal_aware_jax.training.workdir import lock_workdir
 
@@ -113,6 +115,12 @@ def test_the_fingerprint_tells_weights_size_and_collection(pairs, pixels):
 class Prepared(list):
     """Pictures of a preparation; those of position 1 are not in the fingerprint."""
 
+    times_read = 0
+
+    def __iter__(self):
+        self.times_read += 1
+        return super().__iter__()
+
     def __init__(self, images, preparation):
         super().__init__(images)
         self.preparation = preparation
@@ -136,9 +144,21 @@ def test_a_replaced_picture_has_maps_of_its_own(pixels, tmp_path):
     assert maps("first") == maps("other options") == 0  # the same pictures
     assert maps("replaced", at_1=7) == 160
     assert maps("replaced", at_1=7) == maps("first") == 0
-    (facts,) = tmp_path.glob("*.json")
+    (facts,) = tmp_path.glob("maps*.json")
     facts.unlink()  # as from before they were kept
     assert maps("third") == 0 and facts.exists()
+
+
+def test_pictures_are_read_once_for_all_files_of_a_preparation(pairs, tmp_path):
+    images = Prepared(pairs.images, "first")
+    prepared = dataclasses.replace(pairs, images=images)
+    degraded = degraded_pictures(prepared, np.arange(3), 8)
+    for size in (8, 16):
+        for collection in (prepared, degraded):
+            for _ in range(2):
+                cached_file("maps", WEIGHTS, collection, path=tmp_path, image_size=size)
+    assert images.times_read == 1
+    assert len(list(tmp_path.glob("maps-*.json"))) == 4
 
 
 def test_maps_beyond_float16_are_refused(pairs, tmp_path):

@@ -1,7 +1,7 @@
 """Training pictures as phones and the web spoil them: noise, blur, JPEG."""
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
@@ -54,9 +54,9 @@ class DegradedImages(Sequence):
         return getattr(self._images, "preparation", "")
 
     @property
-    def originals(self) -> Iterator[bytes]:
-        """The pictures that these are made of."""
-        return (self._images[int(position)] for position in self._positions)
+    def originals(self) -> Sequence[bytes]:
+        """The pictures of all positions, some of which these are made of."""
+        return self._images
 
     def __len__(self) -> int:
         return len(self._positions)
