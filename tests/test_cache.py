@@ -13,6 +13,7 @@ from modal_aware_jax.data.collection import Collection
 from modal_aware_jax.data.degraded import degraded_pictures
 from modal_aware_jax.training.cache import cached_file, fingerprint, frozen_maps
 from modal_aware_jax.training.errors import Interrupted, WorkdirError
+from modal_aware_jax.training.teacher import teacher_vectors
 from modal_aware_jax.training.workdir import lock_workdir
 
 WEIGHTS = {"scale": np.float32(0.5)}
@@ -159,6 +160,31 @@ def test_pictures_are_read_once_for_all_files_of_a_preparation(pairs, tmp_path):
                 cached_file("maps", WEIGHTS, collection, path=tmp_path, image_size=size)
     assert images.times_read == 1
     assert len(list(tmp_path.glob("maps-*.json"))) == 4
+
+
+class Brightness:
+    """Stands for a teacher: an image's mean from 0 to 1, nothing of texts."""
+
+    digest, image_size = "brightness", 8
+
+    def images(self, batches):
+        return (batch.mean(axis=(1, 2, 3))[:, None] / 255 for batch in batches)
+
+    def texts(self, lines, *, progress):
+        return np.zeros((len(lines), 1))
+
+
+def test_a_teacher_is_shown_a_replaced_picture(tmp_path):
+    def seen(preparation, level):
+        images = [png(np.zeros((8, 8, 3), np.uint8))] * 40
+        images[4] = png(np.full((8, 8, 3), level, np.uint8))  # none of the 32 in a name
+        ids, one = [f"im{i}" for i in range(40)], np.ones((40, 1), np.uint8)
+        pairs = Collection(
+            "dark", ids, Prepared(images, preparation), one, ids, one, "w", "l"
+        )
+        return teacher_vectors(Brightness(), pairs, tmp_path)[0][4, 0]
+
+    assert [seen("first", 0), seen("replaced", 255), seen("first", 0)] == [0, 1, 0]
 
 
 def test_maps_beyond_float16_are_refused(pairs, tmp_path):

@@ -13,6 +13,7 @@ from modal_aware_jax.backbones.clip_teacher import ClipTeacher
 from modal_aware_jax.data.collection import Collection
 from modal_aware_jax.data.pipeline import eval_batches
 from modal_aware_jax.training.cache import sole_writer
+from modal_aware_jax.training.cached_pictures import file_of
 from modal_aware_jax.training.progress import ProgressBar
 from modal_aware_jax.training.workdir import explain_write_errors
 
@@ -74,7 +75,8 @@ def teacher_vectors(teacher: ClipTeacher, pairs: Collection, cache: pathlib.Path
     for i in np.linspace(0, len(pairs) - 1, min(32, len(pairs))).astype(int):
         digest.update(bytes(pairs.images[int(i)]))
     folder = pathlib.Path(os.path.abspath(cache.expanduser()))
-    done = folder / f"teacher-{pairs.name}-{digest.hexdigest()[:16]}.npz"
+    name = f"teacher-{pairs.name}-{digest.hexdigest()[:16]}.npz"
+    done = file_of(folder / name, pairs)
     with sole_writer(done) as missing:
         if missing:
             vectors = _compute(teacher, pairs)
