@@ -20,12 +20,17 @@ reached by `module.apply(variables, ..., nnx_method="joint")`.
 Run `init` and `apply` under `jax.jit`: the bridge makes the NNX module at each call,
 and only a compiled program leaves out the initial weights that nobody reads.
 
+A call that takes `rngs` has them from `apply`, as modules of Linen have:
+`module.apply(variables, ..., train=True, rngs={"dropout": key})`.
+
 Two habits of Linen to keep in mind. Modules with batch norm (`ResNet18`,
 `MobileNetV2`, `MultimodalHashing`) update their averages only where `apply` is given
 `mutable=["batch_stats"]`; without it, training mode drops the update silently. The
 fixed tables of `CompactBilinear` are the collection `hash_tables`: keep it beside
 `params`, and give only `params` to the optimiser.
 """
+
+import inspect
 
 from flax import nnx
 from flax.core import FrozenDict
@@ -50,9 +55,33 @@ def _bridge(nnx_class):
             arguments = {"nnx_class": nnx_class, **linen}
         nnx.bridge.ToLinen.__init__(self, **arguments)
 
+    def init_subclass(cls, **arguments):
+        # Linen's transforms, such as `nn.remat`, subclass a module, and Linen gives a
+        # subclass without a constructor that of a dataclass.
+        own = "__init__" in cls.__dict__
+        super(made, cls).__init_subclass__(**arguments)
+        if not own:
+            cls.__init__ = init
+
+    def call(self, *args, nnx_method=None, **arguments):
+        method = nnx_method or "__call__"
+        if isinstance(method, str):
+            method = getattr(nnx_class, method)
+        taken = inspect.signature(method).parameters
+        if "rngs" in taken and "rngs" not in arguments and self.has_rng("dropout"):
+            arguments["rngs"] = nnx.Rngs(dropout=self.make_rng("dropout"))
+        return super(made, self).__call__(*args, nnx_method=nnx_method, **arguments)
+
     doc = f"Linen form of `modal_aware_jax.{name}`: the same keywords, without `rngs`."
-    members = {"__init__": init, "__doc__": doc, "__module__": __name__}
-    return type(name, (nnx.bridge.ToLinen,), members)
+    members = {
+        "__init__": init,
+        "__init_subclass__": classmethod(init_subclass),
+        "__call__": call,
+        "__doc__": doc,
+        "__module__": __name__,
+    }
+    made = type(name, (nnx.bridge.ToLinen,), members)
+    return made
 
 
 class _MultimodalHashing(modal_aware_jax.MultimodalHashing):

@@ -293,3 +293,34 @@ def test_every_public_module_has_its_linen_form():
     for name in modules:
         assert issubclass(getattr(linen, name), nn.Module), name
         assert getattr(linen, name).__name__ == name
+
+
+def test_dropout_has_its_randomness_from_apply(key):
+    module = linen.CrossModalGraph(features=16, num_layers=1, dropout_rate=0.5)
+    image, text = jax.random.normal(key, (2, 1, 4, 16))
+    variables = jax.jit(module.init)(key, image, text)
+
+    @jax.jit
+    def nodes(key):
+        rngs = {"dropout": key}
+        return module.apply(variables, image, text, train=True, rngs=rngs)[0]
+
+    one, again, other = (nodes(jax.random.key(seed)) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(one, again)
+    assert np.any(one != other)
+    with pytest.raises(ValueError, match=r"in Linen apply it with rngs={'dropout'"):
+        module.apply(variables, image, text, train=True)
+
+
+@pytest.mark.parametrize("transform", [nn.remat, nn.jit, lambda c: type("S", (c,), {})])
+def test_transforms_and_subclasses_are_the_module(transform, key):
+    arguments = {"in_features": 2, "num_bits": 3}
+    plain, other = (
+        head(**arguments) for head in (linen.HashHead, transform(linen.HashHead))
+    )
+    x = jax.random.normal(key, (4, 2))
+    variables = plain.init(key, x)
+    expected = plain.apply(variables, x)
+    np.testing.assert_array_equal(other.apply(variables, x), expected)
+    mean = jax.grad(lambda v: jnp.mean(other.apply(v, x)))(variables)
+    assert jax.tree.all(jax.tree.map(lambda g: bool(jnp.any(g != 0)), mean))

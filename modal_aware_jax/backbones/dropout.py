@@ -18,7 +18,8 @@ def drop(rngs, x: jax.Array, rate: float, *, caller: str) -> jax.Array:
     if rngs is None:
         raise ValueError(
             f"{caller}: training needs fresh randomness for its dropout. Call the "
-            "model with rngs=nnx.Rngs(dropout=key), another key each step."
+            "model with rngs=nnx.Rngs(dropout=key), in Linen apply it with "
+            "rngs={'dropout': key}; another key each step."
         )
     kept = jax.random.bernoulli(rngs.dropout(), 1.0 - rate, x.shape)
     return jnp.where(kept, x / (1.0 - rate), 0.0).astype(x.dtype)
