@@ -15,7 +15,11 @@ from modal_aware_jax.blocks.channel_attention import (
     SqueezedChannelAttention,
     mean_one_softmax,
 )
-from modal_aware_jax.blocks.kernel_network import KernelNetwork
+from modal_aware_jax.blocks.kernel_network import (
+    KernelNetwork,
+    bounded_residual,
+    dot_product,
+)
 from modal_aware_jax.blocks.modal_aware import PassThrough
 
 IMAGE = jax.random.normal(jax.random.key(0), (4, 3, 3, 6))
@@ -57,6 +61,24 @@ def test_a_new_block_is_nearly_the_identity(block):
     for start, end in zip((IMAGE, TEXT), twice, strict=True):
         np.testing.assert_allclose(end, start, rtol=0.35)
         assert np.abs(end - start).mean() < 0.15 * np.abs(start).mean()
+
+
+@pytest.mark.parametrize(
+    ("similarity", "gate", "image_size", "text_size"),
+    [
+        (bounded_residual, nnx.softmax, 1 / 6, 1 / 10),  # similarities of 1
+        (dot_product, jnp.tanh, 0, 0),  # gates of 0
+    ],
+)
+def test_where_a_block_cannot_start_at_the_identity(
+    similarity, gate, image_size, text_size
+):
+    kernel_network = functools.partial(KernelNetwork, similarity=similarity)
+    channel_attention = functools.partial(ChannelAttention, gate=gate)
+    halves = {"kernel_network": kernel_network, "channel_attention": channel_attention}
+    image, text = ModalAwareBlock(6, 10, **halves, rngs=nnx.Rngs(0))(IMAGE, TEXT)
+    np.testing.assert_allclose(image, IMAGE * image_size, rtol=0.35)
+    np.testing.assert_allclose(text, TEXT * text_size, rtol=0.35)
 
 
 def test_gates_are_the_equations_of_weights_over_the_sizes_they_are_kept_times():

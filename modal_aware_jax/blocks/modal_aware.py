@@ -4,7 +4,7 @@ import jax
 from flax import nnx
 
 from modal_aware_jax.blocks.channel_attention import ChannelAttention, even_gates
-from modal_aware_jax.blocks.kernel_network import KernelNetwork
+from modal_aware_jax.blocks.kernel_network import SCORE_OF, KernelNetwork
 
 
 class ModalAwareBlock(nnx.Module):
@@ -18,7 +18,9 @@ class ModalAwareBlock(nnx.Module):
     It starts at the identity, so that a network with it starts as the same network
     without: the gates start even, at 1 / C and 1 / T for the paper's softmax, and
     where the first half is a `KernelNetwork` its similarities start at C and T; the
-    weights of the gates are kept times these `sizes` (see `ChannelAttention`).
+    weights of the gates are kept times these `sizes` (see `ChannelAttention`). A
+    similarity that cannot start there, such as `bounded_residual`, starts at 1, and a
+    gate that starts at 0 stays there: with these, what starts is not the identity.
 
     Example:
       >>> block = ModalAwareBlock(256, 64, rngs=nnx.Rngs(0))
@@ -48,16 +50,14 @@ class ModalAwareBlock(nnx.Module):
         self.channel_attention = channel_attention(
             image_features, text_features, rngs=rngs
         )
-        if isinstance(self.kernel_network, KernelNetwork) and hasattr(
-            self.channel_attention, "gate"
-        ):
-            gate = self.channel_attention.gate
-            sizes = tuple(
-                1 / even_gates(gate, features)
-                for features in (image_features, text_features)
-            )
-            self.kernel_network.start_at(*sizes)
-            self.channel_attention.sizes = sizes
+        kernel, attention = self.kernel_network, self.channel_attention
+        starts_anywhere = getattr(kernel, "similarity", None) in SCORE_OF
+        if starts_anywhere and hasattr(attention, "gate"):
+            widths = image_features, text_features
+            gates = [even_gates(attention.gate, width) for width in widths]
+            if all(gates):
+                attention.sizes = tuple(1 / gate for gate in gates)
+                kernel.start_at(*attention.sizes)
 
     def __call__(self, image: jax.Array, text: jax.Array):
         """Maps image [B, H, W, C] and text [B, T] to arrays of the same shapes."""
