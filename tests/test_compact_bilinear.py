@@ -78,6 +78,12 @@ def test_count_sketch_by_hand_and_over_leading_axes():
     np.testing.assert_array_equal(sketched, np.full((2, 3, 4, 1), 1) * [0, -5, 0, -5])
 
 
+def test_buckets_that_are_not_there_are_left_out():
+    x, sign = jnp.array([[1.0, 2.0, 3.0]]), jnp.ones(3)
+    sketch = count_sketch(x, jnp.array([-1, 0, 4]), sign, 4)
+    np.testing.assert_array_equal(sketch, [[2.0, 0.0, 0.0, 0.0]])
+
+
 def test_pooling_sums_over_positions():
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(2, 2, 3, 4)), rng.normal(size=(2, 2, 3, 5))
@@ -136,6 +142,7 @@ def test_signed_sqrt_and_l2_normalize():
     np.testing.assert_allclose(
         l2_normalize(rows), [[0.6, 0.8], [0, 0], [1, 0]], rtol=1e-6
     )
+    assert signed_sqrt(np.array([-9, 4])).tolist() == [-3, 2]
 
 
 @pytest.mark.parametrize("scale", [0.0, 1e-30, 1e-12, 1e12])

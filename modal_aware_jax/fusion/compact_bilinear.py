@@ -45,7 +45,9 @@ def count_sketch(
         x = x.astype(jnp.float32)
     signed = x * jnp.expand_dims(sign.astype(x.dtype), range(x.ndim - 1))  # [..., D]
     buckets = jnp.zeros((*x.shape[:-1], features), x.dtype)
-    return buckets.at[..., index.astype(jnp.int32)].add(signed)
+    index = index.astype(jnp.int32)
+    index = jnp.where(index < 0, features, index)  # else they count from the end
+    return buckets.at[..., index].add(signed)
 
 
 def compact_bilinear(
@@ -165,6 +167,7 @@ def signed_sqrt(x: jax.Array) -> jax.Array:
       >>> signed_sqrt(jnp.array([-4.0, 0.0, 9.0])).tolist()
       [-2.0, 0.0, 3.0]
     """
+    x = jnp.asarray(x) * 1.0  # whole numbers have no root among them
     magnitude = jnp.abs(x)
     nonzero = magnitude >= jnp.finfo(x.dtype).tiny
     root = jnp.sqrt(jnp.where(nonzero, magnitude, 1.0))
