@@ -106,8 +106,8 @@ def write(rows, args, config):
     lines.append(
         "\nMIR-Flickr, `configs/flickr.py:variant=quick`, seed 0, ties 'expected'. One "
         f"model for {', '.join(map(str, lengths))} bits (`config.model.nested_bits`), "
-        "trained on all of these prefixes at once; models of their own length from "
-        "`flickr_words.md`. Intervals: paired bootstrap over the queries. Trained at "
+        "trained on all of these prefixes at once; models of their own length beside "
+        "it. Intervals: paired bootstrap over the queries. Trained at "
         f"commit {', '.join(sorted({row['trained_at'] for row in rows}))}, scored at "
         f"{made['commit']}. Made by `benchmarks/nested.py`.\n"
     )
