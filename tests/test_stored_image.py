@@ -5,9 +5,14 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 
 from modal_aware_jax.data.pipeline import decode
-from modal_aware_jax.data.stored_image import to_stored, to_stored_and_image
+from modal_aware_jax.data.stored_image import (
+    ImageProblem,
+    to_stored,
+    to_stored_and_image,
+)
 
 TURNED = Image.Exif()
 TURNED[0x0112] = 6
@@ -53,3 +58,32 @@ def test_what_is_kept_as_it_came_is_decoded_once(monkeypatch):
     )
     to_stored_and_image(encoded("JPEG"), 256)
     assert len(opened) == 1
+
+
+def test_a_png_that_is_damaged_in_its_middle_is_refused_as_pil_refuses_it():
+    content = bytearray(encoded("PNG", size=(200, 200)))
+    content[len(content) // 2] ^= 0xFF
+    with pytest.raises(Exception) as pils:
+        Image.open(io.BytesIO(content)).load()
+    with pytest.raises(ImageProblem, match="cannot be decoded") as ours:
+        to_stored(bytes(content), None)
+    assert str(pils.value) in str(ours.value)
+
+
+def test_a_png_of_too_many_pixels_is_refused_before_it_is_decoded(monkeypatch):
+    content = encoded("PNG", size=(200, 100))
+    decoded, load = [], PngImageFile.load_prepare
+    monkeypatch.setattr(
+        PngImageFile, "load_prepare", lambda self: decoded.append(1) or load(self)
+    )
+    with pytest.raises(ImageProblem, match="200x100 pixels exceed the limit"):
+        to_stored(content, None, most_pixels=19_999)
+    assert not decoded
+    to_stored(content, None, most_pixels=20_000)
+    assert decoded
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
+def test_a_turned_image_is_stored_upright(kind):
+    stored, _ = to_stored(encoded(kind, exif=TURNED), None)
+    assert Image.open(io.BytesIO(stored)).size == (44, 60)

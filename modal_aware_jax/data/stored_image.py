@@ -80,7 +80,7 @@ def _checked(encoded, size, most_pixels):
 
 def _to_stored(encoded, size, most_pixels):
     """The bytes, what was done, and the image where they are those that came."""
-    image, orientation, damaged = _open(encoded)
+    image, damaged = _open(encoded)
     width, height = image.size
     limit = most_pixels or Image.MAX_IMAGE_PIXELS
     if limit and width * height > limit:
@@ -98,7 +98,8 @@ def _to_stored(encoded, size, most_pixels):
     if size and image.format == "JPEG":
         image.draft(None, (2 * size, 2 * size))  # decodes huge ones at a part of it
     image.load()
-    done = ["rid of a damaged EXIF block"] if damaged else []
+    orientation, also_damaged = _orientation(image)
+    done = ["rid of a damaged EXIF block"] if damaged or also_damaged else []
     if orientation not in _UPRIGHT:
         image = ImageOps.exif_transpose(image)
         done.append("turned upright")
@@ -119,9 +120,9 @@ def _to_stored(encoded, size, most_pixels):
 
 
 def _open(encoded):
-    """The image, its EXIF orientation, and whether its EXIF block is damaged.
+    """The image, and whether its EXIF block is damaged.
 
-    PIL tells of a damaged block by a warning, at every opening.
+    PIL tells of a damaged block by a warning, of a JPEG's at every opening.
     """
     with _FILTERS, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
@@ -129,11 +130,26 @@ def _open(encoded):
         # An EPS file is a program, which PIL hands to Ghostscript.
         kinds = [kind for kind in Image.ID if kind != "EPS"]
         image = Image.open(io.BytesIO(encoded), formats=kinds)
+    return image, _tell_of_exif(caught)
+
+
+def _orientation(image):
+    """The EXIF orientation of an image, and whether its EXIF block is damaged.
+
+    Of a loaded image: PIL decodes a PNG to look for its block, and after an error
+    gives the half that it decoded as if it were whole.
+    """
+    with _FILTERS, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
         try:
             orientation = image.getexif().get(0x0112)
         except Exception:  # a block that PIL cannot make anything of
-            return image, None, True
-    return image, orientation, any("EXIF" in str(w.message) for w in caught)
+            return None, True
+    return orientation, _tell_of_exif(caught)
+
+
+def _tell_of_exif(caught):
+    return any("EXIF" in str(warning.message) for warning in caught)
 
 
 class _Quiet:
