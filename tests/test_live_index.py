@@ -118,6 +118,24 @@ def test_an_empty_index_takes_its_first_item(tmp_path):
     index.close()
 
 
+@pytest.mark.parametrize("is_rewritten", [False, True])
+def test_an_index_of_numbers_keeps_numbers_when_it_is_emptied(tmp_path, is_rewritten):
+    path = make(tmp_path / "numbers.index", [0, 1], [3, 10])
+    index = LiveIndex(path)
+    index.change([remove(3), remove(10)])
+    index.close()
+    if is_rewritten:  # as by a save of many segments: the file has no ids left
+        HammingIndex.load(path).save(tmp_path / "other")
+        (tmp_path / "other").replace(path)
+    index = LiveIndex(path)
+    (made,) = index.change([add(None, 4)])
+    assert made.facts["add"] == 11 and index.id_of("5") == 5
+    index.close()
+    index = LiveIndex(path)
+    assert index.search(code(0)[None], 3) == [[(1, 11)]]
+    index.close()
+
+
 def test_many_changes_are_folded_into_the_file(path, monkeypatch):
     monkeypatch.setattr(live_index, "FOLD_AT", 5)
     index = LiveIndex(path)

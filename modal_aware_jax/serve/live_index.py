@@ -48,8 +48,6 @@ class LiveIndex:
         self.path = pathlib.Path(path)
         self._base = HammingIndex.load(self.path)
         self.num_bits = self._base.num_bits
-        text = not len(self._base) or self._base.ids_are_text
-        self._kind = str if text else int
         self._gone: set = set()  # ids of the base that were removed
         self._new = HammingIndex(self.num_bits)
         self.added: dict = {}
@@ -57,6 +55,7 @@ class LiveIndex:
         self._log = ChangeLog(self.path.with_name(self.path.name + ".changes"))
         try:
             try:
+                self._kind = str if self._has_texts() else int
                 self._replay()
             except (ValueError, KeyError, TypeError) as error:
                 raise ChangeLogError(
@@ -70,6 +69,14 @@ class LiveIndex:
             raise
         self.added = {r.facts["add"]: r for r in self._log.kept() if "add" in r.facts}
         self._number = len(self.added) + len(self.removed)
+
+    def _has_texts(self):
+        """Whether ids are texts; a file that was rewritten without items forgets it."""
+        text = self._base.ids_are_text
+        if text is None and self._log.records:
+            facts = self._log.records[-1].facts
+            text = isinstance(facts.get("add", facts.get("remove")), str)
+        return text is not False  # and of an index without a past
 
     def _replay(self):
         """Makes the file what the log says; both may be the older one."""
