@@ -3,11 +3,14 @@
 import dataclasses
 
 import numpy as np
+import pytest
 from flax import nnx
 
 from modal_aware_jax.data.collection import Collection
+from modal_aware_jax.modes import search as search_mode
 from modal_aware_jax.modes.index_facts import content_digest, weights_digest
 from modal_aware_jax.modes.search import open_index
+from modal_aware_jax.retrieval.index import HammingIndex
 
 PAIRS = Collection(
     "two",
@@ -52,3 +55,29 @@ def test_a_stale_index_is_made_again(tmp_path, capsys):
     assert search("second", edited) == 3
     (tmp_path / "collection-2.index.json").unlink()  # as from before it was kept
     assert search("third") == 3 and search("fourth") == 4
+
+
+def test_an_index_whose_making_anew_was_interrupted_is_made_anew(
+    tmp_path, monkeypatch
+):
+    path, file = tmp_path / "collection-2.index", tmp_path / "encoded.npz"
+
+    def search(weights, code, encode=lambda: file):
+        np.savez(file, codes=[[np.uint32(code)]] * 2, ids=PAIRS.ids, num_bits=8)
+        return int(open_index(PAIRS, path, encode, weights).codes[0, 0])
+
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    assert search("first", 1) == 1
+    with pytest.raises(KeyboardInterrupt):
+        search("second", 2, interrupted)
+    assert search("second", 2) == 2
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(HammingIndex, "save", interrupted)
+        search("third", 3)
+    assert search("third", 4) == 4
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(search_mode, "keep_facts", interrupted)
+        search("fourth", 5)
+    assert search("fourth", 6) == 6

@@ -72,15 +72,13 @@ def read_facts(index: pathlib.Path) -> dict | None:
 
 
 def keep_facts(index: pathlib.Path, facts: dict) -> None:
-    """Writes the file; after the index itself, as `forget_facts` comes before it."""
+    """Writes the file; an index that is made anew is not there meanwhile.
+
+    Stopped at any moment there is no index, or one with its own facts.
+    """
     partial = _file(index).with_name(f".{_file(index).name}.{os.getpid()}.partial")
     partial.write_text(json.dumps(facts), "utf-8")
     partial.replace(_file(index))
-
-
-def forget_facts(index: pathlib.Path) -> None:
-    """Removes the file of an index that is to be made anew."""
-    _file(index).unlink(missing_ok=True)
 
 
 def _file(index):

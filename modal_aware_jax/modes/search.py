@@ -24,7 +24,6 @@ from modal_aware_jax.modes.encode import (
 from modal_aware_jax.modes.encoder import output_of
 from modal_aware_jax.modes.evaluate import load_run
 from modal_aware_jax.modes.index_facts import (
-    forget_facts,
     index_facts,
     keep_facts,
     read_facts,
@@ -199,12 +198,12 @@ def open_index(
             keep_facts(path, facts)
             return index
         print(f"{path} is of other weights or of pairs as they were: it is made again.")
-        forget_facts(path)
     with np.load(encode_pairs()) as encoded:
         index = HammingIndex(int(encoded["num_bits"]))
         index.add(encoded["codes"], ids=encoded["ids"])
-    index.save(path)
+    path.unlink(missing_ok=True)
     keep_facts(path, facts)
+    index.save(path)
     return index
 
 

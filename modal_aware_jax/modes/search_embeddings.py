@@ -16,7 +16,6 @@ from modal_aware_jax.modes.encoder import (
 )
 from modal_aware_jax.modes.evaluate import load_run
 from modal_aware_jax.modes.index_facts import (
-    forget_facts,
     index_facts,
     keep_facts,
     read_facts,
@@ -136,13 +135,15 @@ def _index(experiment, workdir, which, target):
         )
         there = False
     if not there:
-        forget_facts(files["image"])
         positions = np.arange(len(pairs))
         encoder = Encoder(experiment, lower_maps(experiment))
         outputs = encoder.outputs(
             variables_of(experiment.model), positions, label="embed"
         )
         images, texts, _ = experiment.task.embeddings(experiment, positions, outputs)
+        for path in files.values():
+            path.unlink(missing_ok=True)
+        keep_facts(files["image"], facts)
         for kind, rows in (("image", images), ("text", texts)):
             index = EmbeddingIndex(rows.shape[1])
             index.add(rows, names[kind])

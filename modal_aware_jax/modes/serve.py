@@ -17,7 +17,6 @@ from modal_aware_jax.modes.encode import (
 from modal_aware_jax.modes.encoder import output_of
 from modal_aware_jax.modes.evaluate import load_run
 from modal_aware_jax.modes.index_facts import (
-    forget_facts,
     index_facts,
     keep_facts,
     read_facts,
@@ -149,9 +148,9 @@ def _make_index(path, pairs, encode, facts):
     with np.load(encode()) as encoded:
         index = HammingIndex(int(encoded["num_bits"]))
         index.add(encoded["codes"], ids=encoded["ids"])
-    forget_facts(path)
-    index.save(path)
+    path.unlink(missing_ok=True)
     keep_facts(path, facts)
+    index.save(path)
 
 
 def _service(index, pairs, encoder):
