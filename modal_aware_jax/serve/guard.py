@@ -4,9 +4,9 @@ import asyncio
 import hashlib
 import hmac
 import json
-from http.cookies import CookieError, SimpleCookie
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import cookie_parser
 
 COOKIE = "modal_aware_token"
 LEAST_TOKEN = 16  # characters
@@ -161,11 +161,8 @@ def cookie_of(token: str) -> str:
 
 
 def _has_cookie(headers, token):
-    try:
-        found = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
-    except CookieError:
-        return False
-    return found is not None and _same(found.value, cookie_of(token))
+    found = cookie_parser(headers.get("cookie", "")).get(COOKIE)
+    return found is not None and _same(found, cookie_of(token))
 
 
 def _same(given: str, expected: str) -> bool:
