@@ -85,7 +85,7 @@ def test_what_is_asked_for_wrongly_changes_nothing(path):
         index.code_of("y")
     for name in ("", "two\nlines", "a" * 201, "nul\0"):
         with pytest.raises(Mistake, match="1 to 200 characters"):
-            index.id_of(name)
+            index.new_id(name)
     index.close()
 
 
@@ -104,9 +104,14 @@ def test_new_ids_are_made_up(path, tmp_path):
     made = index.change([add(None, 1), add(None, 2), remove(3)])
     assert [r.facts.get("add") for r in made] == [11, 12, None]
     assert index.search(code(0)[None], 9) == [[(1, 10), (1, 11), (1, 12)]]
-    assert index.id_of("-7") == -7
-    with pytest.raises(Mistake, match="whole numbers"):
-        index.id_of("seven")
+    for number in (-7, -(2**63), 2**63 - 2):
+        assert index.id_of(str(number)) == number
+    for text in ("seven", str(2**63 - 1), str(-(2**63) - 1)):
+        with pytest.raises(Mistake, match="whole numbers"):
+            index.id_of(text)
+    index.change([add(2**63 - 2, 1)])
+    (result,) = index.change([add(None, 1)])
+    assert "No larger number is left" in str(result)
     index.close()
 
 

@@ -2,27 +2,41 @@
 
 import asyncio
 import concurrent.futures
+import dataclasses
 import io
 import json
 import random
 import re
 import threading
 import time
+import urllib.parse
 
 import numpy as np
 import pytest
 from PIL import Image
 from starlette.requests import Request
 from starlette.testclient import TestClient
-from tiny_service import COLOURS, NASTY, png, service
+from tiny_service import (
+    COLOURS,
+    NASTY,
+    collection,
+    encoder,
+    make_index,
+    png,
+    service,
+)
 
+from modal_aware_jax.retrieval import HammingIndex
 from modal_aware_jax.serve import metrics
 from modal_aware_jax.serve.app import make_app
 from modal_aware_jax.serve.batcher import Batcher, Busy
 from modal_aware_jax.serve.guard import HEADERS, Guard, Refused
+from modal_aware_jax.serve.live_index import LiveIndex
 from modal_aware_jax.serve.memory import GiveBack, _trim
 from modal_aware_jax.serve.reading import MOST_JSON, _short_body
 from modal_aware_jax.serve.run import check_place, open_socket
+from modal_aware_jax.serve.service import Service
+from modal_aware_jax.serve.shelf import Shelf
 
 HOME = "http://localhost:8000"
 
@@ -156,6 +170,34 @@ def test_names_are_never_more_than_text(client):
     assert not re.search(r"<script(?! src)|\son\w+=|style=", page)
 
 
+def test_what_the_index_had_already_is_named_whatever_its_form(tmp_path):
+    names = ["a\u202fb", "a\u00a0b", "\U0001f469\u200d\U0001f680", "x" * 300]
+    pairs = dataclasses.replace(collection(), ids=names + [*range(36)])
+    make_index(tmp_path / "odd.index", pairs)
+    live = LiveIndex(tmp_path / "odd.index")
+    odd = Service(live, Shelf(live, pairs), encoder(pairs))
+    with TestClient(make_app(odd), base_url=HOME) as client:
+        for name in names:
+            assert ids(client.post("/search", json={"like": name, "k": 2}))
+            question = "?id=" + urllib.parse.quote(name)
+            assert client.get("/picture" + question).status_code == 200
+            assert client.delete("/items" + question).status_code == 200
+            again = client.post("/items", json={"text": "sea", "id": name})
+            assert "An id is 1 to 200 characters" in error_of(again, 400)
+
+
+def test_ids_that_are_numbers_are_asked_for_as_they_were_answered(tmp_path):
+    index = HammingIndex(32)
+    index.add(np.arange(4, dtype=np.uint32)[:, None])
+    index.save(tmp_path / "numbers.index")
+    live = LiveIndex(tmp_path / "numbers.index")
+    with TestClient(make_app(Service(live, Shelf(live))), base_url=HOME) as client:
+        first = client.post("/search", json={"code": "00000003", "k": 1}).json()
+        assert first["items"][0]["id"] == 3
+        found = client.post("/search", json={"like": first["items"][0]["id"], "k": 3})
+        assert ids(found) == [1, 2, 0]
+
+
 # What is refused
 
 
@@ -187,7 +229,7 @@ def test_every_answer_has_a_type_and_the_headers(client):
         ({"text": "sea", "like": "x"}, "Give `like` or `code` alone"),
         ({"image": "x"}, "Send a picture in multipart"),
         ({"code": "12"}, "A code is 1 words of 8 hexadecimal digits"),
-        ({"like": "a\nb"}, "An id is 1 to 200 characters"),
+        ({"like": True}, "like is no text"),
         ([1], "no JSON object"),
     ],
 )
@@ -390,6 +432,9 @@ def test_with_a_token_nothing_is_told_without_it(tmp_path):
         assert "HttpOnly" in cookie and "SameSite=strict" in cookie
         assert token not in cookie
         assert client.get("/status").status_code == 200  # by its cookie
+        others = f'of another = program; {{"x": [1, 2]}}; {cookie.partition(";")[0]}'
+        client.cookies.clear()
+        assert client.get("/status", headers={"cookie": others}).status_code == 200
     check_place("127.0.0.1", None)
     check_place("0.0.0.0", token)
     with pytest.raises(ValueError, match="--host=0.0.0.0 lets other machines in"):
@@ -432,9 +477,6 @@ def malformed(rng):
         b'--x\r\nContent-Disposition: form-data; name="text"\r\n\r\nsea\r\n--x\r\n'
         b'Content-Disposition: form-data; name="image"; filename="a.png"\r\n'
         b"Content-Type: image/png\r\n\r\n" + png((200, 0, 0)) + b"\r\n--x--\r\n"
-        others = f'of another = program; {{"x": [1, 2]}}; {cookie.partition(";")[0]}'
-        client.cookies.clear()
-        assert client.get("/status", headers={"cookie": others}).status_code == 200
     )
     names = ("text", "k", "like", "code", "labels", "id", "token", "image", "x")
     values = ("sea", "", 5, -1, 1.5, None, True, [], {}, ["a"], "\ud800", "a\0", 10**30)

@@ -16,7 +16,8 @@ from modal_aware_jax.retrieval.index import HammingIndex
 from modal_aware_jax.serve.change_log import Change, ChangeLog, ChangeLogError, Record
 
 FOLD_AT = 1000  # changes in memory: more are written into the file
-MAX_ID = 200  # characters: all ids take as much memory as the longest
+MAX_ID = 200  # characters of a new id: all take as much memory as the longest
+LARGEST_ID = 2**63 - 1  # and of numbers none is as large
 
 
 class Mistake(ValueError):
@@ -113,20 +114,30 @@ class LiveIndex:
 
     def id_of(self, text: str):
         """An id as this index has it, from text; `Mistake` where it can be none."""
-        if self._kind is int:
-            digits = text.removeprefix("-")
-            if not (digits.isascii() and digits.isdecimal() and len(digits) < 19):
-                raise Mistake("The ids of this index are whole numbers.")
-            return int(text)
-        if not text or len(text) > MAX_ID or not text.isprintable():
+        if self._kind is str:
+            return text
+        digits = text.removeprefix("-")
+        is_number = digits.isascii() and digits.isdecimal() and len(digits) < 20
+        if not (is_number and -(2**63) <= int(text) < LARGEST_ID):
+            raise Mistake("The ids of this index are whole numbers.")
+        return int(text)
+
+    def new_id(self, text: str):
+        """`id_of` for what is to be added; `Mistake` for what is hard to name again."""
+        if self._kind is str and (
+            not text or len(text) > MAX_ID or not text.isprintable()
+        ):
             raise Mistake(f"An id is 1 to {MAX_ID} characters that can be printed.")
-        return text
+        return self.id_of(text)
 
     def _fresh_id(self, taken):
         """An id that nothing ever had; a number where ids are numbers."""
         if self._kind is int:
             first = max(self._base.next_id, self._new.next_id)
-            return max([first, *(name + 1 for name in taken)])
+            first = max([first, *(name + 1 for name in taken)])
+            if first >= LARGEST_ID:
+                raise Mistake("No larger number is left for an id: give one.")
+            return first
         while True:
             self._number += 1
             name = f"added-{self._number}"
@@ -191,7 +202,11 @@ class LiveIndex:
         for change in changes:
             name = change.facts.get("add", change.facts.get("remove"))
             if name is None:
-                name = self._fresh_id(taken)
+                try:
+                    name = self._fresh_id(taken)
+                except Mistake as error:
+                    results.append(error)
+                    continue
                 change = Change({**change.facts, "add": name}, change.picture)
             there = taken[name] if name in taken else self.holds(name)
             if there == ("add" in change.facts):

@@ -93,6 +93,8 @@ def _checked(name, value):
         return number_of(value)
     if name == "labels" and isinstance(value, list):
         return labels_of(value)
+    if name in ("like", "id") and type(value) is int:  # as answers have such ids
+        value = str(value)
     if not isinstance(value, str):
         raise Refused(400, f"The field {name} is no text.")
     text = text_of(name, value)

@@ -201,7 +201,7 @@ class Service:
         words, _ = self._split(text)
         code = await self._code(pixels, words)
         facts = {
-            "add": self.index.id_of(name) if name else None,
+            "add": self.index.new_id(name) if name else None,
             "code": code.astype("<u4").tobytes().hex(),
             "caption": text,
             "labels": labels or [],
