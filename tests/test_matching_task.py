@@ -22,6 +22,7 @@ from modal_aware_jax.experiment.matchers import LOSSES, MATCHERS
 from modal_aware_jax.models.captioned import CaptionedTowers
 from modal_aware_jax.models.cca import fit_cca
 from modal_aware_jax.models.two_tower import TwoTower
+from modal_aware_jax.retrieval.embedding_index import EmbeddingIndex
 from modal_aware_jax.retrieval.evaluate_matching import evaluate_matching
 from modal_aware_jax.tasks import matching, matching_comparison
 from modal_aware_jax.tasks.pair_training import draw_sentence
@@ -150,7 +151,9 @@ def test_a_run_keeps_embeddings_scores_and_the_page(finished):
     assert "| sentences an image |" in (run / "report" / "metrics.md").read_text()
 
 
-def test_words_find_pictures_and_a_picture_sentences(finished, tmp_path, capsys):
+def test_words_find_pictures_and_a_picture_sentences(
+    finished, tmp_path, capsys, monkeypatch
+):
     config, workdir, _ = finished
     run = workdir / "towers-0-0"
     with config.unlocked():
@@ -191,6 +194,16 @@ def test_words_find_pictures_and_a_picture_sentences(finished, tmp_path, capsys)
     other = dataclasses.replace(experiment, collection=fewer)
     with pytest.raises(ValueError, match="is the index of another collection"):
         modes.search_embeddings(other, run, words="red")
+
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    (facts,) = run.glob("collection-*.images.json")
+    facts.write_text('{"weights": "others"}')
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(EmbeddingIndex, "save", interrupted)
+        modes.search_embeddings(experiment, run, words="red")
+    assert not facts.with_suffix("").exists()  # made of other weights: not taken again
 
 
 def test_runs_are_compared_image_by_image(finished, tmp_path):
