@@ -151,6 +151,48 @@ def test_what_is_done_stays_and_what_changed_is_encoded_again(model, tmp_path, c
     assert len(rows_of(output)) == 4 + 2 + 4
 
 
+@pytest.mark.parametrize("has_table", [False, True])
+def test_a_changed_picture_of_a_folder_or_table_is_encoded_again(
+    model, tmp_path, capsys, has_table
+):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name in "ab":
+        (photos / f"{name}.png").write_bytes(png(60))
+    if has_table:
+        (photos / "all.csv").write_text("image,text\na.png,sea\nb.png,sea\n")
+    sea = 0b0010 if has_table else 0
+    dark, bright = sea, sea | 0b0001
+    output = tmp_path / "codes"
+    encode_many([str(photos)], model, str(output))
+    assert dict(rows_of(output)) == {"a.png": dark, "b.png": dark}
+    (photos / "b.png").write_bytes(png(180))
+    encode_many([str(photos)], model, str(output))
+    assert dict(rows_of(output)) == {"a.png": dark, "b.png": bright}
+    capsys.readouterr()
+    encode_many([str(photos)], model, str(output))
+    assert "1 of 1 inputs were encoded before" in capsys.readouterr().out
+
+
+def test_names_that_are_long_or_not_utf8_stop_nothing(model, tmp_path):
+    photos, shards = tmp_path / "photos", tmp_path / "shards"
+    photos.mkdir()
+    shards.mkdir()
+    (photos / "a.png").write_bytes(png(60))
+    (photos / os.fsdecode(b"b\xff.png")).write_bytes(png(60))
+    long = "é" * 120  # 244 bytes with its suffix
+    for name in (long, os.fsdecode(b"c\xff"), "d"):
+        write_shard(shards / f"{name}.tar", [png(60)], ["sea"])
+    output = tmp_path / "codes"
+    places = [str(photos), str(shards)]
+    encode_many(places, model, str(output))
+    assert sorted(name for name, _ in rows_of(output)) == ["0000"] * 3 + ["a.png"]
+    (listed,) = (output / "problems").iterdir()
+    problem = json.loads(listed.read_text())
+    assert problem["kind"] == "not UTF-8" and "b\udcff.png" in problem["where"]
+    assert len(find_inputs([f"{shards}/*.tar"], images_a_piece=10)) == 3
+
+
 def test_what_cannot_be_read_is_left_out_and_told(model, tmp_path, capsys):
     good = png(120)
     write_shard(tmp_path / "a.tar", [good, b"no image", good], ["sea", "dog", "dog"])

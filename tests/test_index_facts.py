@@ -57,9 +57,7 @@ def test_a_stale_index_is_made_again(tmp_path, capsys):
     assert search("third") == 3 and search("fourth") == 4
 
 
-def test_an_index_whose_making_anew_was_interrupted_is_made_anew(
-    tmp_path, monkeypatch
-):
+def test_an_index_whose_making_anew_was_interrupted_is_made_anew(tmp_path, monkeypatch):
     path, file = tmp_path / "collection-2.index", tmp_path / "encoded.npz"
 
     def search(weights, code, encode=lambda: file):

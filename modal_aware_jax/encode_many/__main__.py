@@ -12,8 +12,9 @@ this machine with their images beside them, and folders of images. In OUTPUT the
 Parquet file of ids and packed codes for each input; see encode_many/parts.py.
 
 Stopped at any time, the same command goes on with the inputs that are not finished;
-inputs that were added or changed are encoded, the others are not touched. What cannot
-be read is left out and listed in OUTPUT/problems/.
+inputs that were added or changed are encoded, the others are not touched. A changed
+image is a change of its folder, and of a table in a folder above, but not of a Parquet
+file that only names it. What cannot be read is left out and listed in OUTPUT/problems/.
 
 Then, if asked: --lance=PLACE writes all codes as a LanceDB table, --index=FILE as an
 index that --mode=search and HammingIndex.load open.

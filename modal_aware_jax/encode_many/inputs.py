@@ -4,16 +4,17 @@ import fnmatch
 import hashlib
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from pyarrow import fs
 
-from modal_aware_jax.data.readers.captions import IMAGES
+from modal_aware_jax.data.readers.captions import IMAGES, TEXTS
 from modal_aware_jax.data.readers.tables import SUFFIXES, candidates
 from modal_aware_jax.encode_many.storage import opened
 
 INSIDE = (".parquet", ".tar")  # with their images, so they can come from anywhere
+STEM_BYTES = 196  # a name has 255 at most: 59 are for digits, suffix and `whole_file`
 
 
 class Input(NamedTuple):
@@ -21,7 +22,8 @@ class Input(NamedTuple):
 
     Attributes:
       address: a file, or a folder of this machine.
-      version: size and time of the file: another one is encoded again.
+      version: size and time of the file, and of the images and texts beside a table
+        or in a folder: what has another one is encoded again.
       first, last: of a folder's images the ones in that range; (0, 0): all.
     """
 
@@ -38,9 +40,10 @@ class Input(NamedTuple):
           >>> Input("/a/posts.tar", "1").name
           'posts-5476e662'
         """
-        stem = pathlib.PurePosixPath(self.address).stem
+        stem = pathlib.PurePosixPath(self.address).stem.encode("utf-8", "ignore")
+        stem = stem[:STEM_BYTES].decode("utf-8", "ignore")
         place = f"{self.address}\n{self.first}"
-        return f"{stem}-{hashlib.sha256(place.encode()).hexdigest()[:8]}"
+        return f"{stem}-{_digest([place], 8)}"
 
 
 def find_inputs(places: Sequence[str], *, images_a_piece: int) -> list[Input]:
@@ -69,17 +72,25 @@ def find_inputs(places: Sequence[str], *, images_a_piece: int) -> list[Input]:
     return [found[key] for key in sorted(found)]
 
 
+def _digest(texts, digits):
+    """Hexadecimal digits of texts, in which file names may have bytes of any kind."""
+    digest = hashlib.sha256()
+    for text in texts:
+        digest.update(text.encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()[:digits]
+
+
 def _inputs_of(place, images_a_piece):
     files, path = opened(place)
     scheme = place[: place.index("://") + 3] if "://" in place else ""
     is_local = isinstance(files, fs.LocalFileSystem)
-    info = files.get_file_info(path)
-    is_there = info.type != fs.FileType.NotFound  # a name may have brackets
+    kind = files.get_file_info(path).type
+    is_there = kind != fs.FileType.NotFound  # a name may have brackets
     if not is_there and any(sign in path for sign in "*?["):
-        return [_file(info, scheme) for info in _matching(files, path)]
+        return [Input(scheme + p, version) for p, version in _matching(files, path)]
     if not is_there:
         raise ValueError(f"--input={place}: there is no such file or folder.")
-    if info.type == fs.FileType.File:
+    if kind == fs.FileType.File:
         suffix = pathlib.PurePosixPath(path).suffix.lower()
         known = SUFFIXES if is_local else INSIDE
         if suffix not in known:
@@ -87,15 +98,17 @@ def _inputs_of(place, images_a_piece):
                 f"--input={place}: {suffix or 'a file without a suffix'} is none of "
                 f"{', '.join(known)}."
             )
-        return [_file(info, scheme)]
+        if suffix not in INSIDE:
+            return [_table(pathlib.Path(path))]
+        return [Input(scheme + path, _version(files.get_file_info(path)))]
     inside = [
-        info
-        for info in files.get_file_info(fs.FileSelector(path, recursive=True))
-        if info.type == fs.FileType.File and info.path.lower().endswith(INSIDE)
-        if not info.base_name.startswith(".")
+        Input(scheme + file, version)
+        for file, version in _below(files, path)
+        if file.lower().endswith(INSIDE)
+        if not file.rpartition("/")[2].startswith(".")
     ]
     if inside or not is_local:
-        return [_file(info, scheme) for info in inside]
+        return inside
     tables = candidates(pathlib.Path(path))
     if len(tables) > 1:
         raise ValueError(
@@ -103,8 +116,42 @@ def _inputs_of(place, images_a_piece):
             f"({', '.join(p.name for p in tables[:5])}). Name those to encode."
         )
     if tables:
-        return [_file(files.get_file_info(tables[0].as_posix()), scheme)]
+        return [_table(tables[0])]
     return _pieces(path, images_a_piece)
+
+
+def _below(files, folder) -> Iterator[tuple[str, str]]:
+    """Path and version of each file below a folder."""
+    if not isinstance(files, fs.LocalFileSystem):
+        for info in files.get_file_info(fs.FileSelector(folder, recursive=True)):
+            if info.type == fs.FileType.File:
+                yield info.path, _version(info)
+        return
+
+    def fail(error):
+        raise error
+
+    # Arrow lists nothing of a folder in which one name is not UTF-8.
+    for where, _, names in os.walk(folder, onerror=fail, followlinks=True):
+        for path in (os.path.join(where, name) for name in names):
+            if os.path.isfile(path):
+                yield path, _local_version(path)
+
+
+def _version(info):
+    return f"{info.size} {info.mtime_ns}"
+
+
+def _local_version(path):
+    """That of Arrow, which opens no path that is not UTF-8."""
+    facts = os.stat(path)
+    return f"{facts.st_size} {facts.st_mtime_ns}"
+
+
+def _table(path):
+    """A table of this machine, whose images lie below its folder."""
+    beside = _digest(_contents(_pictures(path.parent)), 16)
+    return Input(path.as_posix(), f"{_local_version(path)} {beside}")
 
 
 def _matching(files, pattern):
@@ -112,9 +159,8 @@ def _matching(files, pattern):
     folder = fixed.rpartition("/")[0] or "/"
     if files.get_file_info(folder).type != fs.FileType.Directory:
         return []
-    there = files.get_file_info(fs.FileSelector(folder, recursive=True))
-    found = [i for i in there if i.type == fs.FileType.File and _fits(i.path, pattern)]
-    wrong = [i.path for i in found if not i.path.lower().endswith(INSIDE)]
+    found = [file for file in _below(files, folder) if _fits(file[0], pattern)]
+    wrong = [path for path, _ in found if not path.lower().endswith(INSIDE)]
     if wrong:
         raise ValueError(
             f"--input: {wrong[0]} fits the pattern {pattern}, but patterns are of "
@@ -132,18 +178,32 @@ def _fits(path, pattern):
     )
 
 
-def _file(info, scheme):
-    return Input(scheme + info.path, f"{info.size} {info.mtime_ns}")
+def _pictures(folder):
+    """Paths of the images below a folder and of the text files beside them, sorted."""
+    return sorted(
+        os.path.join(where, name)
+        for where, _, names in os.walk(folder)
+        for name in names
+        if name.lower().endswith((*IMAGES, *TEXTS)) and not name.startswith(".")
+    )
+
+
+def _contents(paths):
+    """A line of each file, another one when it is changed."""
+    for path in paths:
+        version = _local_version(path) if os.path.exists(path) else ""
+        yield f"{path}\n{version}\n"
 
 
 def _pieces(folder, images_a_piece):
-    """The images below a folder by the thousand; each piece lists it again."""
-    count = sum(
-        os.path.splitext(name)[1].lower() in IMAGES and not name.startswith(".")
-        for _, _, names in os.walk(folder)
-        for name in names
-    )
+    """The images below a folder by the thousand; each piece lists it again.
+
+    One change is of all pieces, as it may move images from one to the next.
+    """
+    pictures = _pictures(folder)
+    count = sum(path.lower().endswith(IMAGES) for path in pictures)
+    version = f"{count} images {_digest(_contents(pictures), 16)}"
     return [
-        Input(folder, f"{count} images", first, min(first + images_a_piece, count))
+        Input(folder, version, first, min(first + images_a_piece, count))
         for first in range(0, count, images_a_piece)
     ]

@@ -12,6 +12,7 @@ from modal_aware_jax.data import pipeline, text
 from modal_aware_jax.data.folder import split_text
 from modal_aware_jax.data.folder_items import Item, read_items
 from modal_aware_jax.data.problems import Problem
+from modal_aware_jax.data.readers.rows import is_utf8
 from modal_aware_jax.data.readers.tables import Tables, find_tables
 from modal_aware_jax.data.stored_image import ImageProblem, to_stored_and_image
 from modal_aware_jax.encode_many.inputs import Input
@@ -113,6 +114,9 @@ def _items(path: pathlib.Path, source: Input, reading: Reading):
         if item.image is None:
             message = "the row names no image"
             problems.append(Problem("missing image", item.where, message))
+        elif not is_utf8(item.id):
+            message = "its id has bytes that are not UTF-8: name it anew"
+            problems.append(Problem("not UTF-8", item.where, message))
         elif item.id in seen:
             message = f"id {item.id!r} was used before"
             problems.append(Problem("duplicate id", item.where, message))

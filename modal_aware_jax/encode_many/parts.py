@@ -76,7 +76,8 @@ class Output:
             with whole_file(self.files, path) as stream:
                 for problem in encoded.problems:
                     line = json.dumps(problem._asdict(), ensure_ascii=False)
-                    stream.write(f"{line}\n".encode())
+                    # Undecodable names are written as \udcXX escapes.
+                    stream.write(f"{line}\n".encode("utf-8", "backslashreplace"))
         elif self.files.get_file_info(path).type == fs.FileType.File:
             self.files.delete_file(path)  # of an input that was mended
         table = to_table(encoded.ids, encoded.codes)
