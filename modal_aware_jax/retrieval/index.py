@@ -313,10 +313,12 @@ class HammingIndex:
 
     @property
     def codes(self) -> np.ndarray:
-        """Packed codes uint32 [N, Wd] in ascending order of id."""
+        """Packed codes uint32 [N, Wd] in ascending order of id; not to be written to."""
         if not len(self):
             return np.zeros((0, self._words), np.uint32)
-        return np.asarray(self._rows())
+        codes = np.asarray(self._rows()).view()  # maybe of the index's own memory
+        codes.flags.writeable = False
+        return codes
 
     def search(self, packed, k: int, *, mesh=None) -> tuple[np.ndarray, np.ndarray]:
         """The k nearest codes of every query: ascending distance, then ascending id.
