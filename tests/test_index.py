@@ -96,6 +96,47 @@ def test_ids_that_do_not_fit_are_refused():
             HammingIndex(64).add(random_codes(1), ids=ids)
 
 
+    found = HammingIndex(64)
+    found.add(random_codes(1), ids=[2**63 - 2])
+    with pytest.raises(ValueError, match=r"1 ids from 9223372036854775807 on"):
+        found.add(random_codes(1))
+    with pytest.raises(ValueError, match=r"written as UTF-8.*'a\\udcff'"):
+        HammingIndex(64).add(random_codes(2), ids=["a", "a\udcff"])
+    for ids in (["a", 1], [True, False], [1, None], [2**70, 1]):
+        with pytest.raises(ValueError, match="2 ids, integers or strings, got object"):
+            HammingIndex(64).add(random_codes(2), ids=np.array(ids, object))
+
+
+def test_columns_of_objects_are_taken_by_what_they_hold():
+    for names in (["b", "a"], [2, 1], [np.int64(2), np.int32(1)]):
+        found = HammingIndex(64)
+        found.add(random_codes(2), ids=np.array(names, object))
+        assert found.ids.tolist() == sorted(names)
+        assert found.holds(np.array([names[0]], object)).tolist() == [True]
+        found.remove(np.array(names[:1], object))
+        np.testing.assert_array_equal(found.codes, random_codes(2)[1:])
+
+
+def test_what_no_id_can_be_is_not_held(saved):
+    found, _ = saved
+    assert found.holds([]).shape == (0,) and found.get([]).shape == (0, 2)
+    for ids in ([0.0], [True], ["0"], [b"0"], [None], [2**64 - 1], [-1]):
+        assert found.holds(ids).tolist() == [False]
+        with pytest.raises(ValueError, match="1 ids are not in the index, such as"):
+            found.get(ids)
+    for method in (found.holds, found.get):
+        with pytest.raises(ValueError, match=r"expected ids \[n\], got \[\]"):
+            method(1)
+
+
+def test_its_codes_are_not_written_to(saved):
+    found, path = saved
+    for some in (found, HammingIndex.load(path)):
+        with pytest.raises(ValueError, match="read-only"):
+            some.codes[0] = 0
+    np.testing.assert_array_equal(found.codes, random_codes(500))
+
+
 def test_saving_follows_links_and_needs_a_folder(saved):
     found, path = saved
     link = path.parent / "link"

@@ -12,6 +12,7 @@ from modal_aware_jax.retrieval.sharded import search_sharded
 from modal_aware_jax.retrieval.top_k import check_k, search_rows
 
 MAX_SEGMENTS = 64  # a file with more is rewritten by the next save
+ID_LIMIT = 2**63 - 1  # numbers are below it, so that the next one is an int64 too
 
 
 class Segment(NamedTuple):
@@ -56,6 +57,18 @@ class Rows:
         return np.asarray(self[:], dtype)
 
 
+def _as_ids(ids) -> np.ndarray:
+    """Ids as an array; objects, as in a column of pandas, by what all of them are."""
+    ids = np.asarray(ids)
+    if ids.dtype == object:
+        kinds = {type(x) for x in ids.flat}
+        if all(issubclass(kind, str) for kind in kinds) or all(
+            issubclass(kind, int | np.integer) and kind is not bool for kind in kinds
+        ):
+            return np.array(ids.tolist())
+    return ids
+
+
 class HammingIndex:
     """Exact Hamming search over codes with ids of the user's own.
 
@@ -97,6 +110,9 @@ class HammingIndex:
           packed: uint32 [n, Wd].
           ids: n different integers or strings that are not in the index (and, once
             chosen, of that same kind); None continues the numbering from 0.
+
+        Raises:
+          ValueError: the codes are no codes of K bits, or the ids cannot be taken.
         """
         packed = np.asarray(packed)
         check_packed("HammingIndex.add", "packed", packed, self.num_bits)
@@ -118,9 +134,15 @@ class HammingIndex:
                 raise ValueError(
                     "HammingIndex.add: this index has ids that are strings; pass ids."
                 )
-            start, self.next_id = self.next_id, self.next_id + rows
+            start = self.next_id
+            if start + rows > ID_LIMIT:
+                raise ValueError(
+                    f"HammingIndex.add: {rows} ids from {start} on would pass "
+                    "2**63 - 1; pass ids."
+                )
+            self.next_id = start + rows
             return range(start, start + rows)
-        ids = np.asarray(ids)
+        ids = _as_ids(ids)
         kind = "strings" if text else "integers"
         fits = ids.dtype.kind == "U" if text else ids.dtype.kind in "iu"
         if text is None:
@@ -130,8 +152,16 @@ class HammingIndex:
                 f"HammingIndex.add: expected {rows} ids, {kind}, got {ids.dtype} "
                 f"{list(ids.shape)}."
             )
-        if ids.dtype.kind != "U":
-            if ids.size and int(ids.max()) >= np.iinfo(np.int64).max:
+        if ids.dtype.kind == "U":
+            try:
+                np.char.encode(ids, "utf-8")
+            except UnicodeEncodeError as error:
+                raise ValueError(
+                    "HammingIndex.add: ids are written as UTF-8, which half a surrogate "
+                    f"pair or a raw byte cannot be: {error.object!r}."
+                ) from None
+        else:
+            if int(ids.max()) >= ID_LIMIT:
                 raise ValueError(
                     "HammingIndex.add: ids are below 2**63 - 1, got "
                     f"{int(ids.max())}. Number them anew, or give strings."
@@ -213,26 +243,39 @@ class HammingIndex:
         return self._sorted[number]
 
     def holds(self, ids) -> np.ndarray:
-        """Whether the index has each of these ids -> bool [n].
+        """Whether the index has each of these ids [n] -> bool [n].
 
         >>> index = HammingIndex(num_bits=2)
         >>> index.add(np.array([[0], [3]], np.uint32), ids=["a", "b"])
         >>> index.holds(["b", "c"]).tolist()
         [True, False]
         """
-        ids = np.asarray(ids)
-        if not len(self) or (ids.dtype.kind == "U") != bool(self.ids_are_text):
+        ids = _as_ids(ids)
+        if ids.ndim != 1:
+            raise ValueError(
+                f"HammingIndex.holds: expected ids [n], got {list(ids.shape)}."
+            )
+        kinds = "U" if self.ids_are_text else "iu"
+        if not len(self) or not len(ids) or ids.dtype.kind not in kinds:
             return np.zeros(len(ids), bool)
         return self._positions(ids) >= 0
 
     def get(self, ids) -> np.ndarray:
-        """The codes of these ids, uint32 [n, Wd]; an unknown id is an error."""
-        ids = np.asarray(ids)
+        """The codes of these ids [n], uint32 [n, Wd].
+
+        Raises:
+          ValueError: an id is not in the index.
+        """
+        ids = _as_ids(ids)
+        if ids.ndim != 1:
+            raise ValueError(
+                f"HammingIndex.get: expected ids [n], got {list(ids.shape)}."
+            )
         missing = ~self.holds(ids)
         if missing.any():
             raise ValueError(
                 f"HammingIndex.get: {int(missing.sum())} ids are not in the index, "
-                f"such as {ids[missing][0].item()!r}."
+                f"such as {ids[missing].tolist()[0]!r}."
             )
         if not len(ids):
             return np.zeros((0, self._words), np.uint32)
@@ -240,9 +283,13 @@ class HammingIndex:
         return rows.take(self._positions(ids))
 
     def remove(self, ids) -> None:
-        """Removes the codes with these ids; an unknown id is an error."""
-        ids = np.unique(np.asarray(ids))
-        if not len(ids):
+        """Removes the codes with these ids.
+
+        Raises:
+          ValueError: an id is not in the index.
+        """
+        ids = _as_ids(ids)
+        if not ids.size:
             return
         text = self.ids_are_text
         if (ids.dtype.kind == "U") != bool(text) or ids.dtype.kind not in "iuU":
@@ -251,6 +298,7 @@ class HammingIndex:
                 f"HammingIndex.remove: the ids of this index are {kind}, got "
                 f"{ids.dtype}."
             )
+        ids = np.unique(ids)
         positions = self._positions(ids)
         if (positions < 0).any():
             unknown = ids[positions < 0]

@@ -12,12 +12,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from modal_aware_jax.hashing.codes import num_words
-from modal_aware_jax.retrieval.index import HammingIndex
+from modal_aware_jax.retrieval.index import ID_LIMIT, HammingIndex
 from modal_aware_jax.serve.change_log import Change, ChangeLog, ChangeLogError, Record
 
 FOLD_AT = 1000  # changes in memory: more are written into the file
 MAX_ID = 200  # characters of a new id: all take as much memory as the longest
-LARGEST_ID = 2**63 - 1  # and of numbers none is as large
 
 
 class Mistake(ValueError):
@@ -118,7 +117,7 @@ class LiveIndex:
             return text
         digits = text.removeprefix("-")
         is_number = digits.isascii() and digits.isdecimal() and len(digits) < 20
-        if not (is_number and -(2**63) <= int(text) < LARGEST_ID):
+        if not (is_number and -(2**63) <= int(text) < ID_LIMIT):
             raise Mistake("The ids of this index are whole numbers.")
         return int(text)
 
@@ -135,7 +134,7 @@ class LiveIndex:
         if self._kind is int:
             first = max(self._base.next_id, self._new.next_id)
             first = max([first, *(name + 1 for name in taken)])
-            if first >= LARGEST_ID:
+            if first >= ID_LIMIT:
                 raise Mistake("No larger number is left for an id: give one.")
             return first
         while True:
