@@ -1,5 +1,7 @@
 """Embeddings by cosine: against a product of matrices, by hand, and through a file."""
 
+import io
+
 import numpy as np
 import pytest
 
@@ -68,13 +70,23 @@ def test_what_cannot_be_indexed_is_refused(tmp_path):
         index.add(np.ones((2, 3)), ["a", "a"])
     with pytest.raises(ValueError, match="search: .* found NaN or infinity in embed"):
         index.search(np.full((1, 3), np.nan), 1)
-    with pytest.raises(ValueError, match="k must be positive, got 0"):
-        index.search(np.ones((1, 3)), 0)
+    for k in (0, 1.5):
+        with pytest.raises(ValueError, match=f"k to be a positive integer, got {k}"):
+            index.search(np.ones((1, 3)), k)
+    untrained = EmbeddingIndex(3, "IVF1024,Flat")
+    untrained.add(np.ones((0, 3)), [])
+    with pytest.raises(ValueError, match=r"'IVF1024,Flat' by 2 .*Add more at first"):
+        untrained.add(np.ones((2, 3)), ["a", "b"])
+    assert not len(untrained)
     assert not len(index)
     index.add(np.ones((1, 3)), ["a"])
     index.save(tmp_path / "whole")
     whole = (tmp_path / "whole").read_bytes()
-    for cut in (b"", whole[: len(whole) // 2], b"no archive"):
+    other, foreign = io.BytesIO(), io.BytesIO()
+    np.save(other, np.ones(3))
+    np.savez(foreign, features=3, factory="Flat", ids=["a"], index=np.uint8([1, 2]))
+    files = (other.getvalue(), foreign.getvalue())
+    for cut in (b"", whole[: len(whole) // 2], b"no archive", *files):
         (tmp_path / "cut").write_bytes(cut)
         with pytest.raises(ValueError, match="cut is damaged, or no index"):
             EmbeddingIndex.load(tmp_path / "cut")

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from modal_aware_jax.retrieval.similarity import GALLERY_ROWS, unit_rows
+from modal_aware_jax.retrieval.top_k import check_k
 
 
 class EmbeddingIndex:
@@ -53,6 +54,10 @@ class EmbeddingIndex:
         """Adds embeddings [n, F] of any length under n new ids.
 
         An index that has to be trained is trained by the first that are added.
+
+        Raises:
+          ValueError: they are no finite rows of F, the ids are not new, or there are
+            too few to train the index.
         """
         rows = self._unit("add", embeddings)
         ids = np.asarray(ids, dtype=str)
@@ -67,8 +72,18 @@ class EmbeddingIndex:
                 "EmbeddingIndex.add: ids must be new, but some occur twice, such as "
                 f"{unique[counts > 1][0].item()!r}."
             )
+        if not len(rows):
+            return
         if not self._index.is_trained:
-            self._index.train(rows)
+            try:
+                self._index.train(rows)
+            except RuntimeError as error:
+                reason = str(error).rpartition("failed: ")[2]
+                raise ValueError(
+                    f"EmbeddingIndex.add: FAISS cannot train {self.factory!r} by "
+                    f"{len(rows)} embeddings ({reason}). Add more at first, or take "
+                    "'Flat' or 'HNSW32'."
+                ) from error
         self._index.add(rows)
         self.ids = both
 
@@ -83,9 +98,8 @@ class EmbeddingIndex:
           (cosines float32 [Q, k], ids [Q, k]). Where an approximate index found fewer,
           the rest has cosine -inf and the id ''.
         """
-        if k < 1:
-            raise ValueError(f"EmbeddingIndex.search: k must be positive, got {k}.")
-        rows, k = self._unit("search", queries), min(k, len(self))
+        k = check_k("EmbeddingIndex.search", k, len(self))
+        rows = self._unit("search", queries)
         if not k or not len(rows):
             return np.zeros((len(rows), k), np.float32), np.zeros((len(rows), k), "U1")
         cosines, places = self._index.search(rows, k)
@@ -129,7 +143,10 @@ class EmbeddingIndex:
                 index = cls(int(kept["features"]), str(kept["factory"]))
                 index.ids = kept["ids"]
                 index._index = _faiss().deserialize_index(kept["index"])
-        except (zipfile.BadZipFile, KeyError, EOFError, ValueError) as error:
+        except (
+            *(zipfile.BadZipFile, KeyError, EOFError, ValueError),
+            *(TypeError, RuntimeError),  # of another file of NumPy's, and of FAISS
+        ) as error:
             raise ValueError(
                 f"EmbeddingIndex.load: {path} is damaged, or no index of embeddings. "
                 "Delete it: it is made anew."
