@@ -193,6 +193,17 @@ def test_names_that_are_long_or_not_utf8_stop_nothing(model, tmp_path):
     assert len(find_inputs([f"{shards}/*.tar"], images_a_piece=10)) == 3
 
 
+def test_an_output_among_the_inputs_is_refused(model, tmp_path):
+    (tmp_path / "a.png").write_bytes(png(60))
+    for output in (tmp_path, tmp_path / "codes"):
+        with pytest.raises(ValueError, match="parts would be taken for inputs"):
+            encode_many([f"{tmp_path}/"], model, str(output))
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+    (tmp_path / "in").mkdir()
+    write_shard(tmp_path / "in" / "a.tar", [png(60)], ["sea"])
+    encode_many([f"{tmp_path}/in"], model, f"{tmp_path}/in/../in codes")
+
+
 def test_what_cannot_be_read_is_left_out_and_told(model, tmp_path, capsys):
     good = png(120)
     write_shard(tmp_path / "a.tar", [good, b"no image", good], ["sea", "dog", "dog"])

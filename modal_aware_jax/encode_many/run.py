@@ -1,5 +1,6 @@
 """All inputs to one output: what is done stays, what is not is encoded."""
 
+import os
 import pathlib
 import sys
 import time
@@ -10,6 +11,7 @@ from modal_aware_jax.encode_many.inputs import Input, find_inputs
 from modal_aware_jax.encode_many.on_ray import Actors, encode_on_ray
 from modal_aware_jax.encode_many.one_input import Reading
 from modal_aware_jax.encode_many.parts import Output
+from modal_aware_jax.encode_many.storage import opened
 from modal_aware_jax.encode_many.worker import Done, Worker
 from modal_aware_jax.modes.encode import need_codes_of
 from modal_aware_jax.modes.model_files import load_model_file
@@ -42,8 +44,8 @@ def encode_many(
       index: also an index in this file.
 
     Raises:
-      ValueError: what was asked for cannot be done; or, when all others are encoded,
-        some inputs cannot be read.
+      ValueError: what was asked for cannot be done, such as an output in a folder of
+        inputs; or, when all others are encoded, some inputs cannot be read.
     """
     model = model.expanduser().absolute()
     encoder = load_model_file(model)
@@ -55,6 +57,7 @@ def encode_many(
             "--mode=export wrote it."
         )
     parts = Output(output)
+    _check_apart(places, parts)
     sources = find_inputs(places, images_a_piece=images_a_piece)
     parts.begin(
         {
@@ -87,6 +90,18 @@ def encode_many(
             f"in {output}. The first: {address}: {error} Mend it or leave it out, and "
             "give the same command again."
         )
+
+
+def _check_apart(places, parts):
+    """Refuses an output in a folder of inputs: its parts would be inputs, too."""
+    for place in filter(None, (place.strip() for place in places)):
+        files, path = opened(place)
+        path, out = os.path.normpath(path), os.path.normpath(parts.path)
+        if type(files) is type(parts.files) and f"{out}/".startswith(f"{path}/"):
+            raise ValueError(
+                f"--output={parts.address} is in the folder --input={place}, so its "
+                "parts would be taken for inputs. Give another folder."
+            )
 
 
 def _follow(ended: Iterable[Done], todo: Sequence[Input], output: str):
