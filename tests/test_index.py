@@ -95,7 +95,6 @@ def test_ids_that_do_not_fit_are_refused():
         with pytest.raises(ValueError, match=r"ids are below 2\*\*63 - 1"):
             HammingIndex(64).add(random_codes(1), ids=ids)
 
-
     found = HammingIndex(64)
     found.add(random_codes(1), ids=[2**63 - 2])
     with pytest.raises(ValueError, match=r"1 ids from 9223372036854775807 on"):

@@ -157,8 +157,8 @@ class HammingIndex:
                 np.char.encode(ids, "utf-8")
             except UnicodeEncodeError as error:
                 raise ValueError(
-                    "HammingIndex.add: ids are written as UTF-8, which half a surrogate "
-                    f"pair or a raw byte cannot be: {error.object!r}."
+                    "HammingIndex.add: ids are written as UTF-8, which half a "
+                    f"surrogate pair or a raw byte cannot be: {error.object!r}."
                 ) from None
         else:
             if int(ids.max()) >= ID_LIMIT:
@@ -361,7 +361,7 @@ class HammingIndex:
 
     @property
     def codes(self) -> np.ndarray:
-        """Packed codes uint32 [N, Wd] in ascending order of id; not to be written to."""
+        """Packed codes uint32 [N, Wd] in ascending order of id, read-only."""
         if not len(self):
             return np.zeros((0, self._words), np.uint32)
         codes = np.asarray(self._rows()).view()  # maybe of the index's own memory
