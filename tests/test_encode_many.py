@@ -19,10 +19,12 @@ from PIL import Image
 
 from modal_aware_jax.data import folder
 from modal_aware_jax.encode_many.inputs import Input, find_inputs
-from modal_aware_jax.encode_many.on_ray import Actors
+from modal_aware_jax.encode_many.on_ray import Actors, _Actor
+from modal_aware_jax.encode_many.one_input import Reading
 from modal_aware_jax.encode_many.parts import codes_of
 from modal_aware_jax.encode_many.run import encode_many
 from modal_aware_jax.encode_many.storage import opened, whole_file
+from modal_aware_jax.encode_many.worker import Done
 from modal_aware_jax.hashing.exported import export_encoder
 from modal_aware_jax.modes.encode import encode_with_model
 from modal_aware_jax.modes.model_files import FACTS, PROGRAM, load_model_file
@@ -191,6 +193,17 @@ def test_names_that_are_long_or_not_utf8_stop_nothing(model, tmp_path):
     problem = json.loads(listed.read_text())
     assert problem["kind"] == "not UTF-8" and "b\udcff.png" in problem["where"]
     assert len(find_inputs([f"{shards}/*.tar"], images_a_piece=10)) == 3
+
+
+def test_rays_rows_are_of_arrow_whatever_the_name(model, tmp_path):
+    path = tmp_path / os.fsdecode(b"c\xff.tar")
+    write_shard(path, [png(60)], ["sea"])
+    (source,) = find_inputs([str(tmp_path)], images_a_piece=10)
+    options = dict(batch_size=1, reading=tuple(Reading()))
+    actor = _Actor(str(model), str(tmp_path / "codes"), **options)
+    row = actor({"source": json.dumps(source)})
+    (row,) = pa.Table.from_pylist([row]).to_pylist()
+    assert Done(*json.loads(row["done"])) == Done(str(path), 1, 0, 0, "")
 
 
 def test_an_output_among_the_inputs_is_refused(model, tmp_path):

@@ -1,5 +1,6 @@
 """The inputs spread over actors by Ray Data: this machine's cores, or a cluster's."""
 
+import json
 import pathlib
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -64,7 +65,8 @@ def encode_on_ray(
     _start(ray, actors)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False  # there is one of our own
-    rows = [source._asdict() for source in sources]
+    # As JSON, since Arrow takes no name that is not UTF-8.
+    rows = [{"source": json.dumps(source)} for source in sources]
     options = dict(batch_size=batch_size, reading=tuple(reading))
     found = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
         _Actor,
@@ -77,7 +79,7 @@ def encode_on_ray(
         num_gpus=actors.gpus or None,
     )
     for row in found.iter_rows():
-        yield Done(**row)
+        yield Done(*json.loads(row["done"]))
 
 
 class _Actor:
@@ -94,7 +96,8 @@ class _Actor:
         )
 
     def __call__(self, row):
-        return self._worker(Input(**row))._asdict()
+        source = Input(*json.loads(row["source"]))
+        return {"done": json.dumps(self._worker(source))}
 
 
 def _start(ray, actors):
