@@ -291,8 +291,9 @@ def test_max_pool_gradient_equals_reduce_windows_also_where_values_tie(size):
         )
 
 
-@pytest.mark.usefixtures("optimized_programs")
-def test_max_pool_hands_on_all_of_the_gradient_inside_a_network(monkeypatch):
+def test_max_pool_hands_on_all_of_the_gradient_inside_a_network(
+    optimized_programs, monkeypatch
+):
     """Compiled together, what comes before may be computed again, rounded otherwise.
 
     The gradient of every weight is the native pool's, batch norm and ReLU before it.
@@ -300,7 +301,7 @@ def test_max_pool_hands_on_all_of_the_gradient_inside_a_network(monkeypatch):
     """
 
     def gradients():
-        @jax.jit
+        @functools.partial(jax.jit, compiler_options=optimized_programs)
         @jax.grad
         def gradient(params, stats):
             model = nnx.merge(graphdef, params, stats)
