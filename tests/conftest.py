@@ -33,7 +33,7 @@ import shared_programs  # noqa: E402
 # Broadcasting over a missing axis is a mistake until spelled out.
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-# Programs compiled by an earlier run are read back.
+# Programs compiled by another worker or an earlier run are read back.
 CACHE = os.path.join(
     tempfile.gettempdir(), f"modal_aware_jax_tests_{getpass.getuser()}"
 )
@@ -53,6 +53,7 @@ MAX_RESIDENT = 1.2e9  # bytes after a file
 # own, a second of work. The same numbers come from the first of a longer row of them.
 for draw in ("normal", "truncated_normal", "uniform"):
     shared_programs.share(draw)
+shared_programs.write_entries_at_once()
 
 # Grain's worker processes read absl's flags, which pytest never parses.
 absl.flags.FLAGS.mark_as_parsed()
@@ -64,6 +65,8 @@ def pytest_configure(config):
     for name, value in settings.items():
         jax.config.update(name, value)
         os.environ.setdefault(name.upper(), str(value))
+    # Programs that the tests start may be killed, so they write few entries.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     if _is_fast(config) and OLD_JAX:  # XLA reads them with its first program
         flags = os.environ.get("XLA_FLAGS", "")
         os.environ["XLA_FLAGS"] = f"{flags} --{LOOPS}=false".strip()

@@ -1,11 +1,13 @@
-"""Random arrays of many shapes from few compiled programs, the same numbers."""
+"""Fewer programs to compile: random arrays of many shapes share them, workers too."""
 
 import functools
 import inspect
 import math
+import os
 
 import jax
 import numpy as np
+from jax._src import lru_cache
 
 LENGTHS = (256, 4096, 65536)
 
@@ -55,3 +57,20 @@ def _size(arguments):
 
 
 _BOUNDS = ("lower", "upper", "minval", "maxval")
+
+
+def write_entries_at_once() -> None:
+    """Lets JAX's cache of programs have whole entries only, as other workers read it.
+
+    JAX writes an entry in place: a reader may see half of it, or what a killed writer
+    left, and warns.
+    """
+
+    def put(cache, key, value):
+        path = cache.path / f"{key}{lru_cache._CACHE_SUFFIX}"
+        part = path.with_name(f"{key}-part-{os.getpid()}")
+        if not path.exists():
+            part.write_bytes(value)
+            part.replace(path)
+
+    lru_cache.LRUCache.put = put

@@ -1,9 +1,10 @@
-"""What conftest does to random arrays leaves each number as it is."""
+"""What conftest does to random arrays and to JAX's cache leaves results as they are."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax._src import lru_cache
 
 CALLS = {
     "normal": [((3, 5),), ((), jnp.bfloat16)],
@@ -27,3 +28,12 @@ def test_programs_keep_their_own_numbers(key):
     keys = jax.random.split(key, 2)
     rows = jax.vmap(lambda key: jax.random.uniform(key, (2,)))(keys)
     np.testing.assert_array_equal(rows[1], jax.random.uniform(keys[1], (2,)))
+
+
+def test_an_entry_of_the_cache_is_there_as_a_whole_and_stays(tmp_path):
+    cache = lru_cache.LRUCache(str(tmp_path), max_size=-1)
+    assert cache.get("program") is None
+    cache.put("program", b"first")
+    cache.put("program", b"second")
+    assert cache.get("program") == b"first"
+    assert len(list(tmp_path.iterdir())) == 1  # no half-written file is left
