@@ -7,7 +7,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest -q
-PYTEST_FLAGS ?= -n 2
+# A file's tests share what they make, so one worker runs them all.
+PYTEST_FLAGS ?= -n 2 --dist=loadfile
 CONFIG ?= configs/shapes.py
 WORKDIR ?= runs/demo
 # Training on a CPU is faster with them: see benchmarks/cpu_settings.py.
