@@ -23,8 +23,8 @@ from modal_aware_jax.models.temperature import Temperature
 from modal_aware_jax.models.two_tower import TwoTower
 
 B, M, S, DI, DT, F = 4, 3, 5, 6, 7, 4
-IMAGE = jax.random.normal(jax.random.key(1), (B, M, DI))
-TEXT = jax.random.normal(jax.random.key(2), (B, S, DT))
+IMAGE = np.asarray(jax.random.normal(jax.random.key(1), (B, M, DI)))
+TEXT = np.asarray(jax.random.normal(jax.random.key(2), (B, S, DT)))
 IMAGE_MASK = np.array([[1, 1, 1], [1, 0, 1], [1, 1, 0], [1, 0, 0]])
 TEXT_MASK = np.array([[1] * 5, [1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [1, 0, 0, 0, 0]])
 MASKS = {"image_mask": IMAGE_MASK, "text_mask": TEXT_MASK}
@@ -38,7 +38,8 @@ compiled = functools.partial(
 
 def call(module, method, *arrays, **arguments):
     graphdef, state = nnx.split(module)
-    return _call(graphdef, method, nnx.to_pure_dict(state), arrays, arguments)
+    state = nnx.to_pure_dict(state)
+    return jax.device_get(_call(graphdef, method, state, arrays, arguments))
 
 
 @functools.partial(compiled, static_argnums=(0, 1))
@@ -84,7 +85,7 @@ def test_pooled_features_and_first_tokens_come_in_too():
 
 
 def test_no_embedding_of_one_side_moves_with_the_other():
-    other = jax.random.normal(jax.random.key(9), TEXT.shape)
+    other = np.random.default_rng(9).normal(size=TEXT.shape)
     for module in (network(), network(graph=CrossModalGraph), towers()):
         for name in ("embed_image", "embed_text"):
             sides = set(inspect.signature(getattr(module, name)).parameters)
@@ -109,8 +110,8 @@ def test_the_networks_parts_by_loops():
     """The graph itself is tested beside its own loops."""
     module = network()
     for b in range(B):
-        tokens = jnp.array([[loops.dense(x, module.image_tokens) for x in IMAGE[b]]])
-        nothing = jnp.zeros((1, 0, 5))
+        tokens = np.array([[loops.dense(x, module.image_tokens) for x in IMAGE[b]]])
+        nothing = np.zeros((1, 0, 5))
         mask = IMAGE_MASK[b : b + 1]
         nodes, _ = loops.run(module.graph, tokens, nothing, image_mask=mask)
         mean = loops.mean_of(np.asarray(nodes[0], float), mask[0])
@@ -130,8 +131,8 @@ def test_the_networks_parts_by_loops():
 def test_padding_has_no_say_in_the_graph_network(method):
     module = network()
     kept = call(module, method, IMAGE, TEXT, **MASKS)
-    image = jnp.where(IMAGE_MASK[..., None] != 0, IMAGE, jnp.nan)
-    text = jnp.where(TEXT_MASK[..., None] != 0, TEXT, jnp.nan)
+    image = np.where(IMAGE_MASK[..., None] != 0, IMAGE, np.nan)
+    text = np.where(TEXT_MASK[..., None] != 0, TEXT, np.nan)
     again = call(module, method, image, text, **MASKS)
     for ours, theirs in zip(jax.tree.leaves(again), jax.tree.leaves(kept), strict=True):
         np.testing.assert_array_equal(ours, theirs)
@@ -169,7 +170,9 @@ def test_a_step_trains_every_parameter(kind):
         return optax.apply_updates(state, updates), opt_state, value
 
     trained, opt_state, first = step(state, tx.init(state))
-    moved = jax.tree.map(lambda a, b: bool(np.any(a != b)), state, trained)
+    moved = jax.tree.map(
+        lambda a, b: bool(np.any(a != b)), *jax.device_get((state, trained))
+    )
     assert all(jax.tree.leaves(moved)), moved
     for _ in range(30):
         trained, opt_state, last = step(trained, opt_state)
@@ -195,10 +198,10 @@ def test_dropout_drops_in_training_alone():
             rngs = nnx.Rngs(dropout=jax.random.key(0))
             return nnx.merge(graphdef, state)(IMAGE, TEXT, train=train, rngs=rngs)
 
-        still, dropped = both(state, False), both(state, True)
+        still, dropped = jax.device_get((both(state, False), both(state, True)))
         assert all(np.any(a != b) for a, b in zip(still, dropped, strict=True))
         with pytest.raises(ValueError, match=r"nnx.Rngs\(dropout=key\)"):
-            module.embed_image(IMAGE, train=True)
+            jax.eval_shape(lambda m=module: m.embed_image(IMAGE, train=True))
 
 
 def test_the_temperature_stops_at_its_maximum_and_comes_down_again():

@@ -17,11 +17,11 @@ from modal_aware_jax.fusion import (
 
 FUSIONS = (SimilarityFusion, MergeAttention, CoAttention, AsymmetricCoAttention)
 B, S, M, D = 4, 3, 5, 4
-TEXT = jax.random.normal(jax.random.key(1), (B, S, D))
-IMAGE = jax.random.normal(jax.random.key(2), (B, M, D))
+TEXT = np.asarray(jax.random.normal(jax.random.key(1), (B, S, D)))
+IMAGE = np.asarray(jax.random.normal(jax.random.key(2), (B, M, D)))
 # The second row has no image, the third no text, the fourth neither.
-TEXT_MASK = jnp.array([[1, 1, 0], [1, 1, 1], [0, 0, 0], [0, 0, 0]])
-IMAGE_MASK = jnp.array([[1, 0, 1, 1, 1], [0] * 5, [1, 1, 0, 0, 0], [0] * 5])
+TEXT_MASK = np.array([[1, 1, 0], [1, 1, 1], [0, 0, 0], [0, 0, 0]])
+IMAGE_MASK = np.array([[1, 0, 1, 1, 1], [0] * 5, [1, 1, 0, 0, 0], [0] * 5])
 MASKS = {"text_mask": TEXT_MASK, "image_mask": IMAGE_MASK}
 
 
@@ -100,8 +100,8 @@ def test_equals_the_equations_by_loops(kind):
 @pytest.mark.parametrize("kind", FUSIONS)
 def test_padding_has_no_say_and_a_step_changes_every_parameter(kind):
     fuse = fusion(kind)
-    text = jnp.where(TEXT_MASK[..., None] == 0, jnp.nan, TEXT)
-    image = jnp.where(IMAGE_MASK[..., None] == 0, jnp.inf, IMAGE)
+    text = np.where(TEXT_MASK[..., None] == 0, np.nan, TEXT)
+    image = np.where(IMAGE_MASK[..., None] == 0, np.inf, IMAGE)
     np.testing.assert_array_equal(
         loops.run(fuse, text, image, **MASKS), loops.run(fuse, TEXT, IMAGE, **MASKS)
     )
@@ -120,7 +120,7 @@ def test_padding_has_no_say_and_a_step_changes_every_parameter(kind):
 def test_without_masks_all_tokens_count_in_any_order(kind):
     fuse = fusion(kind)
     found = loops.run(fuse, TEXT, IMAGE)
-    ones = {"text_mask": jnp.ones((B, S)), "image_mask": jnp.ones((B, M), bool)}
+    ones = {"text_mask": np.ones((B, S)), "image_mask": np.ones((B, M), bool)}
     np.testing.assert_allclose(
         loops.run(fuse, TEXT, IMAGE, **ones), found, rtol=1e-5, atol=1e-5
     )

@@ -102,9 +102,12 @@ _compiled = functools.partial(
 
 
 def run(module, *arrays, **arguments):
-    """The module on the arrays, compiled once for modules of one structure."""
+    """The module on the arrays, compiled once for modules of one structure.
+
+    Results are arrays of NumPy: to compare them makes no further programs.
+    """
     graphdef, state = nnx.split(module)
-    return _run(graphdef, nnx.to_pure_dict(state), arrays, arguments)
+    return jax.device_get(_run(graphdef, nnx.to_pure_dict(state), arrays, arguments))
 
 
 @_compiled
@@ -115,7 +118,8 @@ def _run(graphdef, state, arrays, arguments):
 def gradients(module, *arrays, **arguments):
     """Of the sum of the sines of all results: by parameter and by array."""
     graphdef, state = nnx.split(module)
-    return _gradients(graphdef, nnx.to_pure_dict(state), arrays, arguments)
+    state = nnx.to_pure_dict(state)
+    return jax.device_get(_gradients(graphdef, state, arrays, arguments))
 
 
 @_compiled
