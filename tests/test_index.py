@@ -302,35 +302,51 @@ def test_an_interrupted_append_is_the_old_index(saved):
     assert len(HammingIndex.load(path)) == 503
 
 
-WRITER = """
-import sys, numpy as np
+WRITERS = """
+import os, sys, numpy as np
 from modal_aware_jax.retrieval import HammingIndex
-path, whole = sys.argv[1], sys.argv[2] == "whole"
-index = HammingIndex.load(path)
-print("ready", flush=True)
-for _ in range(10_000):
-    index.add(np.full((2000, 2), len(index), np.uint32))
-    if whole:
-        index._saved = None  # write the whole file each time
-    index.save(path)
+
+def write(path, whole):
+    index = HammingIndex.load(path)
+    print(os.getpid(), flush=True)
+    for _ in range(10_000):
+        index.add(np.full((2000, 2), len(index), np.uint32))
+        if whole:
+            index._saved = None  # write the whole file each time
+        index.save(path)
+
+for line in sys.stdin:
+    path, how = line.rstrip().split("\\t")
+    if os.fork() == 0:
+        write(path, how == "whole")
+    os.wait()
+    print("gone", flush=True)
 """
 
 
+@pytest.fixture(scope="module")
+def writers():
+    """A process that forks a writer for each line, as importing JAX takes seconds."""
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-c", WRITERS]
+    with subprocess.Popen(command, env=environment, **pipes) as process:
+        yield process
+        process.stdin.close()
+
+
 @pytest.mark.parametrize("how", ["append", "whole"])
-def test_killed_at_any_moment_the_file_is_whole(tmp_path, how):
+def test_killed_at_any_moment_the_file_is_whole(writers, tmp_path, how):
     path = tmp_path / "index"
     HammingIndex(64).save(path)
     sizes = []
     rng = np.random.default_rng(0)
     for _ in range(3):
-        command = [sys.executable, "-c", WRITER, str(path), how]
-        environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
-        child = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment)
-        assert child.stdout.readline() == b"ready\n"
+        print(path, how, sep="\t", file=writers.stdin, flush=True)
+        child = int(writers.stdout.readline())
         time.sleep(rng.uniform(0.02, 0.3))
-        child.send_signal(signal.SIGKILL)
-        child.wait()
-        child.stdout.close()
+        os.kill(child, signal.SIGKILL)
+        assert writers.stdout.readline() == "gone\n"
         loaded = HammingIndex.load(path)
         assert len(loaded) % 2000 == 0
         rows = np.arange(len(loaded)) // 2000 * 2000
