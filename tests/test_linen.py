@@ -58,7 +58,9 @@ def test_a_linen_model_with_the_block_trains_every_parameter(key, batch):
         return optax.apply_updates(params, updates), opt_state, value
 
     trained, opt_state, first = update(params, tx.init(params), batch)
-    moved = jax.tree.map(lambda a, b: bool(jnp.any(a != b)), params, trained)
+    moved = jax.tree.map(
+        lambda a, b: bool(np.any(a != b)), *jax.device_get((params, trained))
+    )
     assert all(jax.tree.leaves(moved)), moved
     chex.assert_tree_all_finite(trained)
     for _ in range(20):
@@ -74,7 +76,7 @@ def test_the_block_computes_in_linen_what_it_computes_in_nnx(key):
     ours = linen.ModalAwareBlock(image_features=4, text_features=5)
     chex.assert_trees_all_close(
         jax.jit(ours.apply)({"params": params}, image, text),
-        block(image, text),
+        jax.jit(lambda image, text: block(image, text))(image, text),
         atol=1e-6,
     )
 
@@ -186,7 +188,7 @@ def test_a_backbone_keeps_its_averages_only_where_they_are_mutable(key):
     images = jax.random.normal(key, (2, 32, 32, 3))
     # Compiling the initialisation takes longer than all the rest: use constants.
     shapes = jax.eval_shape(functools.partial(module.init, train=False), key, images)
-    variables = jax.tree.map(lambda x: jnp.full(x.shape, 0.1, x.dtype), shapes)
+    variables = jax.tree.map(lambda x: np.full(x.shape, 0.1, x.dtype), shapes)
 
     @jax.jit
     def train_step(variables, images):
@@ -195,9 +197,9 @@ def test_a_backbone_keeps_its_averages_only_where_they_are_mutable(key):
     maps, updated = train_step(variables, images)
     chex.assert_tree_all_finite(maps)
     moved = jax.tree.map(
-        lambda a, b: bool(jnp.any(a != b)),
+        lambda a, b: bool(np.any(a != b)),
         variables["batch_stats"],
-        updated["batch_stats"],
+        jax.device_get(updated["batch_stats"]),
     )
     assert all(jax.tree.leaves(moved)), moved
     unmoved = jax.eval_shape(
@@ -263,8 +265,8 @@ def test_the_whole_network_trains_in_linen(key):
     start = variables["params"]["backbone"]["stem"]["kernel"]
     np.testing.assert_array_equal(start, stem)  # its weights are the initial ones
     np.testing.assert_array_equal(backbone.stem.kernel[...], stem)  # and stay its own
-    assert jnp.any(grads["backbone"]["stem"]["kernel"] != 0)
-    assert jnp.all(updated["batch_stats"]["backbone"]["norm"]["mean"] != 0)
+    assert np.any(np.asarray(grads["backbone"]["stem"]["kernel"]) != 0)
+    assert np.all(np.asarray(updated["batch_stats"]["backbone"]["norm"]["mean"]) != 0)
 
 
 def test_the_whole_network_takes_a_backbone_in_linen_form(key):

@@ -271,7 +271,7 @@ def test_dropout_drops_in_training_only_and_asks_for_randomness():
     first, second = (train(jax.random.key(seed)) for seed in (0, 1))
     assert np.abs(first[0] - second[0]).max() > 0
     with pytest.raises(ValueError, match="SimilarityInteraction: training needs fresh"):
-        block(TEXT, IMAGE, train=True)
+        jax.eval_shape(lambda: block(TEXT, IMAGE, train=True))
 
 
 @pytest.mark.parametrize(
