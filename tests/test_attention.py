@@ -33,20 +33,22 @@ def inputs():
 )
 def test_weights_and_gates_are_the_ratio_of_output_to_input(kind, inputs):
     block = kind(5, 6, rngs=nnx.Rngs(0))
-    maps, text = inputs
-    found = block_attention(block, maps, text)
-    ratio = np.asarray(block(maps, text)[0]) / np.asarray(maps)  # [B, H, W, C]
+
+    @jax.jit
+    def run(maps, text):
+        return block_attention(block, maps, text), block(maps, text)[0]
+
+    found, made = jax.device_get(run(*inputs))
+    ratio = made / np.asarray(inputs[0])  # [B, H, W, C]
     ours = np.ones_like(ratio)
     if kind in (ModalAwareBlock, KernelNetwork):
         assert found.positions.shape == (2, 3, 4)
-        ours = ours * np.asarray(found.positions)[..., None]
+        ours = ours * found.positions[..., None]
     else:
         assert found.positions is None
     if "Attention" in kind.__name__ or kind is ModalAwareBlock:
-        ours = ours * np.asarray(found.gates)[:, None, None, :]
-        np.testing.assert_allclose(
-            found.gated, np.abs(block(maps, text)[0]).mean(-1), rtol=1e-5
-        )
+        ours = ours * found.gates[:, None, None, :]
+        np.testing.assert_allclose(found.gated, np.abs(made).mean(-1), rtol=1e-5)
     else:
         assert found.gates is None and found.gated is None
     np.testing.assert_allclose(ours, ratio, rtol=1e-3)
@@ -81,12 +83,15 @@ class Network(nnx.Module):
 
 def test_a_networks_second_block_sees_what_the_first_leaves(inputs):
     model = Network(nnx.Rngs(0))
-    maps, text = inputs
-    first, second = network_attention(model, maps, text)
-    np.testing.assert_allclose(
-        first.positions, block_attention(model.block1, maps, 2 * text).positions
-    )
-    maps, text = model.block1(maps, 2 * text)
-    after = model.block2(maps[:, ::2, ::2, ::-1], text[:, :3])[0]
+
+    @jax.jit
+    def both(maps, text):
+        found = network_attention(model, maps, text)
+        first = block_attention(model.block1, maps, 2 * text)
+        maps, text = model.block1(maps, 2 * text)
+        return found, first, model.block2(maps[:, ::2, ::2, ::-1], text[:, :3])[0]
+
+    (first, second), expected, after = jax.device_get(both(*inputs))
+    np.testing.assert_allclose(first.positions, expected.positions)
     assert second.positions.shape == (2, 2, 2)
     np.testing.assert_allclose(second.gated, np.abs(after).mean(-1), rtol=1e-5)
