@@ -38,19 +38,18 @@ HOLE = "\N{REPLACEMENT CHARACTER}"  # what an f-string fills in
 
 def messages(path):
     """The texts of a file that are no docstrings, as written."""
-    tree = ast.parse(path.read_text())
-    skip = set()
-    for node in ast.walk(tree):
+    nodes, skip = list(ast.walk(ast.parse(path.read_text()))), set()
+    for node in nodes:
         body = getattr(node, "body", None)
         if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
             skip.add(id(body[0].value))
     inside = {
         id(part)
-        for node in ast.walk(tree)
+        for node in nodes
         if isinstance(node, ast.JoinedStr)
         for part in node.values
     }
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.JoinedStr):
             yield "".join(
                 part.value if isinstance(part, ast.Constant) else HOLE
