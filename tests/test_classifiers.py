@@ -94,27 +94,29 @@ def test_a_picture_that_is_not_there_has_no_say(key):
     plain = {"fusion": PooledFusion, "interaction": NoInteraction}
     classify = TokenClassifier(4, 3, 2, **sizes, **plain, rngs=nnx.Rngs(0))
     network = TokenNetwork(Same(), classify)
-    maps = jax.random.normal(key, (3, 3, 3, 3))
-    text = {"tokens": jax.random.normal(key, (3, 5, 4)), "mask": jnp.ones((3, 5), bool)}
+    maps = np.array(jax.random.normal(key, (3, 3, 3, 3)))
+    tokens = np.array(jax.random.normal(key, (3, 5, 4)))
+    text = {"tokens": tokens, "mask": np.ones((3, 5), bool)}
     batch = {"has_image": [True, False, True], "has_text": [True, True, False]}
-    present = presence({k: jnp.array(v) for k, v in batch.items()}, text)
+    present = presence({k: np.array(v) for k, v in batch.items()}, text)
 
     @jax.jit
-    def joint(maps, tokens):
-        words = {**text, "tokens": tokens}
+    def joint(maps, words):
         return network.joint_from_maps(maps, words, train=False, present=present)
 
-    outputs = joint(maps, text["tokens"])
+    outputs = joint(maps, text)
     assert outputs["has_image"].tolist() == [True, False, True]
     assert outputs["has_text"].tolist() == [True, True, False]
-    other = joint(maps.at[1].set(jnp.nan), text["tokens"].at[2].set(jnp.nan))
+    unknown = maps.copy(), {**text, "tokens": tokens.copy()}
+    unknown[0][1] = unknown[1]["tokens"][2] = np.nan
+    other = joint(*unknown)
     np.testing.assert_array_equal(other["logits"], outputs["logits"])
-    numbers = {**text, "mask": jnp.ones((3, 5))}  # as good as true and false
-    other = network.joint_from_maps(maps, numbers, train=False, present=present)
+    numbers = {**text, "mask": np.ones((3, 5))}  # as good as true and false
+    other = joint(maps, numbers)
     np.testing.assert_allclose(other["logits"], outputs["logits"], rtol=1e-4, atol=1e-5)
     pooled = OneVectorNetwork(Same(), network.classifier)
     _, image, masks = pooled.tokens(
-        text["tokens"], maps.reshape(3, 9, 3), text["mask"], jnp.ones((3, 9), bool)
+        tokens, maps.reshape(3, 9, 3), text["mask"], np.ones((3, 9), bool)
     )
     np.testing.assert_allclose(image[:, 0], maps.mean(axis=(1, 2)), rtol=1e-5)
     assert masks["image_mask"].shape == (3, 1)

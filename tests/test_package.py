@@ -97,6 +97,12 @@ def sources():
     return [(name_of(path), ast.parse(path.read_text("utf-8"))) for path in SOURCES]
 
 
+@pytest.fixture(scope="module")
+def imports():
+    """(name, what `imports_of` tells) of every file of the package."""
+    return [(name, list(imports_of(tree))) for name, tree in sources()]
+
+
 def run_python(program):
     """The words a fresh interpreter prints."""
     done = subprocess.run(
@@ -165,9 +171,9 @@ def test_the_names_of_the_design_are_public():
         assert name in modal_aware_jax.__all__
 
 
-def test_imports_point_left_along_the_data_flow():
+def test_imports_point_left_along_the_data_flow(imports):
     wrong = []
-    for name, tree in sources():
+    for name, imported in imports:
         here = name.split("/")[0].removesuffix(".py")
         if here in ("__init__", CPU) or here in ASSEMBLY:
             continue
@@ -175,17 +181,17 @@ def test_imports_point_left_along_the_data_flow():
         reachable = (*FLOW[: FLOW.index(here) + 1], CPU)  # who may: the next test
         wrong += [
             f"{name} imports {module}"
-            for module, _ in imports_of(tree)
+            for module, _ in imported
             if module.startswith("modal_aware_jax") and part_of(module) not in reachable
         ]
     assert not wrong
 
 
-def test_cpu_rules_are_read_by_backbones_and_read_jax_and_flax_only():
+def test_cpu_rules_are_read_by_backbones_and_read_jax_and_flax_only(imports):
     wrong = []
-    for name, tree in sources():
+    for name, imported in imports:
         here = name.split("/")[0]
-        for module, _ in imports_of(tree):
+        for module, _ in imported:
             package = module.split(".")[0]
             if package == "modal_aware_jax":
                 reads_rules = part_of(module) == CPU
@@ -197,12 +203,12 @@ def test_cpu_rules_are_read_by_backbones_and_read_jax_and_flax_only():
     assert not wrong
 
 
-def test_losses_codes_and_retrieval_import_jax_and_numpy_only():
+def test_losses_codes_and_retrieval_import_jax_and_numpy_only(imports):
     wrong = [
         f"{name} imports {module}"
-        for name, tree in sources()
+        for name, imported in imports
         if name.startswith(BARE)
-        for module, at_import_time in imports_of(tree)
+        for module, at_import_time in imported
         if at_import_time and module.split(".")[0] not in BARE_IMPORTS
     ]
     assert not wrong
