@@ -1,6 +1,7 @@
 """With a model, every item of a collection is encoded; labels go by their names."""
 
 import dataclasses
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -160,7 +161,8 @@ def test_a_refused_training_leaves_the_split_as_it_was(tmp_path):
     (tmp_path / "split.json").write_text("as it was")
     other = dataclasses.replace(pairs, label_names=("sea", "cow"))
     refused = Run(other, None)
-    refused.split, refused.tensor_parallel, refused.batch_size = None, 1, 8
+    refused.split = SimpleNamespace(train=range(8))
+    refused.tensor_parallel, refused.batch_size = 1, 8
     with pytest.raises(ValueError, match="without 'dog' and with 'cow'"):
         fit_run(refused, tmp_path)
     assert (tmp_path / "split.json").read_text() == "as it was"
