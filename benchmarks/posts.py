@@ -15,7 +15,8 @@ loss of `configs/posts.py` and the same number of trials:
 3. Five seeds on all training posts, scored on the test posts.
 
 Runs are kept as they come; the same command goes on after an interruption. `--report`
-writes `results/posts.md`, `.json` and `.npz` (who was right about which post).
+writes `results/posts.md`, `.json` and `.npz` (who was right about which post) of them
+and of the rows that these files had before.
 """
 
 import argparse

@@ -16,7 +16,7 @@ HERE = pathlib.Path(__file__).parent
 
 
 def write(workdir, data, methods, trials, folds):
-    """Writes posts.md, posts.json and posts.npz of what is there.
+    """Writes posts.md, posts.json and posts.npz of what is there and was in them.
 
     Args:
       workdir: of the runs.
@@ -26,14 +26,14 @@ def write(workdir, data, methods, trials, folds):
       folds: positions of each fold.
     """
     classes = data["labels"].argmax(axis=1)
-    found = {}
+    out = HERE / "results" / "posts"
+    found = read_former(out)
     for method in methods:
         row = read_method(workdir / method, classes, data["test"], folds)
         if row is not None:
             found[method] = row | {"setting": trials[row["trial"]]._asdict()}
     order = sorted(found, key=lambda m: -found[m]["five_fold"])
     rows = [one_row(found, method, order[0]) for method in order]
-    out = HERE / "results" / "posts"
     text = table(rows, data, found, len(trials))
     out.with_suffix(".md").write_text(text)
     plain = {m: {k: v for k, v in r.items() if k != "right"} for m, r in found.items()}
@@ -42,6 +42,16 @@ def write(workdir, data, methods, trials, folds):
     right = {method: np.packbits(row["right"]) for method, row in found.items()}
     np.savez_compressed(out.with_suffix(".npz"), **right)
     print(text)
+
+
+def read_former(out):
+    """Rows of a former report, whose runs may lie elsewhere."""
+    if not out.with_suffix(".json").exists():
+        return {}
+    record = json.loads(out.with_suffix(".json").read_text())["methods"]
+    with np.load(out.with_suffix(".npz")) as kept:
+        right = {method: np.unpackbits(kept[method]).astype(bool) for method in record}
+    return {method: row | {"right": right[method]} for method, row in record.items()}
 
 
 def read_method(folder, classes, test, folds):
