@@ -10,8 +10,9 @@ from flax import nnx
 from jax import lax
 
 from modal_aware_jax.backbones import resnet
+from modal_aware_jax.backbones.mobilenet import MobileNetV2
 from modal_aware_jax.backbones.resnet import ResNet18
-from modal_aware_jax.cpu import chunks
+from modal_aware_jax.cpu import chunks, in_turn
 from modal_aware_jax.cpu.batch_norm import BatchNorm, batch_norm
 from modal_aware_jax.cpu.depthwise import depthwise_conv
 from modal_aware_jax.cpu.max_pool import max_pool
@@ -372,3 +373,37 @@ def test_batch_norm_module_takes_masks_and_vectors_as_flaxs():
         for kind in (BatchNorm, nnx.BatchNorm)
     )
     assert_same([ours], [theirs])
+
+
+@pytest.mark.parametrize("batch", [1, 7, 12])
+def test_in_turn_is_the_whole_batch_at_once(monkeypatch, batch):
+    monkeypatch.setattr(in_turn, "NUMBERS", 2 * 60)  # two images for each core
+    monkeypatch.setattr(in_turn, "num_cores", lambda: 1)
+    sizes = []
+
+    def network(images):
+        sizes.append(len(images))
+        return jnp.einsum("bhwc,hd->bdc", images, kernel)
+
+    images, kernel = normal(batch, 5, 4, 3), normal(5, 2)
+    expected = np.einsum("bhwc,hd->bdc", images, kernel)
+    np.testing.assert_allclose(
+        in_turn.in_turn(network, images), expected, rtol=1e-5, atol=1e-5
+    )
+    assert min(sizes) == {1: 1, 7: 1, 12: 2}[batch]
+
+
+def test_a_network_in_turn_keeps_its_maps_and_gradients(monkeypatch):
+    """The first three blocks of MobileNetV2, image by image."""
+    model = nnx.eval_shape(lambda: MobileNetV2(num_lower_blocks=3, rngs=nnx.Rngs(0)))
+    graphdef, state = nnx.split(model)
+    state = jax.tree.map(lambda leaf: normal(*leaf.shape) ** 2, state)
+    images, seen = normal(4, 16, 16, 3), []
+
+    def lower(images):
+        return nnx.merge(graphdef, state).lower(images, train=False)
+
+    for numbers in 2**19, 1:
+        monkeypatch.setattr(in_turn, "NUMBERS", numbers)
+        seen.append(values_and_gradients(lambda images: lower(images), images))
+    assert_same(*seen)

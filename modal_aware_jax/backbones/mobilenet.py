@@ -1,10 +1,13 @@
 """MobileNetV2 in two halves, fine-tuned from ImageNet weights on small machines."""
 
+import functools
+
 import jax
 from flax import nnx
 
 from modal_aware_jax.cpu.batch_norm import BatchNorm
 from modal_aware_jax.cpu.depthwise import depthwise_conv
+from modal_aware_jax.cpu.in_turn import in_turn
 from modal_aware_jax.cpu.pointwise import pointwise_conv
 
 # (expansion, channels, blocks, first stride), Table 2 of arXiv:1801.04381.
@@ -141,17 +144,22 @@ class MobileNetV2(nnx.Module):
 
         By default [B, H/16, W/16, 96].
         """
-        for block in self.blocks[: self.num_lower_blocks]:
-            images = block(images, train=train)
-        return images
+        blocks = self.blocks[: self.num_lower_blocks]
+        if train:
+            return _through(blocks, images, train=True)
+        return in_turn(functools.partial(_through, blocks, train=False), images)
 
     def upper(self, maps: jax.Array, *, train: bool) -> jax.Array:
         """Maps the maps of `lower` [B, h, w, C] to [B, H/32, W/32, 1280]."""
-        for block in self.blocks[self.num_lower_blocks :]:
-            maps = block(maps, train=train)
-        return maps
+        return _through(self.blocks[self.num_lower_blocks :], maps, train=train)
 
     def __call__(self, images: jax.Array, *, train: bool) -> dict[str, jax.Array]:
         """Both maps of images [B, H, W, 3], by name: 'conv4' and 'conv5'."""
         conv4 = self.lower(images, train=train)
         return {"conv4": conv4, "conv5": self.upper(conv4, train=train)}
+
+
+def _through(blocks, maps, *, train):
+    for block in blocks:
+        maps = block(maps, train=train)
+    return maps

@@ -12,7 +12,9 @@ from jax import lax
 CHUNK = 2**18  # numbers of a chunk in one of its copies, 1 MiB of float32
 
 
-def in_chunks(size: int, *arrays: jax.Array) -> tuple[jax.Array, ...]:
+def in_chunks(
+    size: int, *arrays: jax.Array, numbers: int | None = None
+) -> tuple[jax.Array, ...]:
     """Arrays [B, ...] as [n, chunks, ...], for `chunk`.
 
     A chunk takes every so manieth sample, and a multiple of the devices' number: a
@@ -21,10 +23,11 @@ def in_chunks(size: int, *arrays: jax.Array) -> tuple[jax.Array, ...]:
     Args:
       size: numbers that a sample has in one copy.
       *arrays: of one batch size B, which is a number.
+      numbers: of a chunk in one copy; CHUNK by default.
     """
     batch = len(arrays[0])
     share = batch // math.gcd(batch, jax.device_count())
-    wanted = -(-share * size // CHUNK)
+    wanted = -(-share * size // (numbers or CHUNK))
     chunks = next(
         count for count in range(min(wanted, share), share + 1) if share % count == 0
     )

@@ -2,7 +2,7 @@
 
 On CPU, XLA runs the two gradients of a depthwise 3x3 convolution as convolutions with
 as many groups as channels: [100, 12, 12, 576] takes about two seconds, which makes
-MobileNetV2 untrainable there. As nine shifted multiply-adds it is 20 to 25 times
+MobileNetV2 untrainable there. As nine shifted multiply-adds it is 13 to 36 times
 faster (`benchmarks/cpu_rules.py`), and the same numbers up to summation order. Other
 platforms keep the native convolution.
 """
@@ -16,6 +16,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from modal_aware_jax.cpu.taps import explicit_padding, spread, tap
+
+UNPADDED = ((0, 0), (0, 0))
 
 
 def depthwise_conv(x, kernel, strides, padding, **options):
@@ -162,6 +164,8 @@ def _wide(*arrays):
 
 def _shifted_sum(x, kernel, strides, padding):
     wide, weights = _wide(x, kernel)
+    if strides == (1, 1):
+        wide, padding = _padded(wide, padding), UNPADDED
     total = sum(
         tap(
             wide * weights[i : i + 1, j : j + 1], (i, j), kernel.shape, strides, padding
@@ -172,6 +176,12 @@ def _shifted_sum(x, kernel, strides, padding):
 
 
 def _input_gradient(x, kernel, g, strides, padding):
+    if strides == (1, 1):  # each pixel met the kernel's elements in reverse
+        around = tuple(
+            (size - 1 - low, size - 1 - high)
+            for size, (low, high) in zip(kernel.shape, padding, strict=False)
+        )
+        return _shifted_sum(g, kernel[::-1, ::-1], strides, around)
     wide, weights = _wide(g, kernel)
     total = sum(
         spread(wide * weights[i : i + 1, j : j + 1], (i, j), x.shape, strides, padding)
@@ -194,3 +204,15 @@ def _kernel_gradient(x, kernel, g, strides, padding):
     )
     total = jnp.stack([s.sum(0) for s in sums])  # [kh * kw, C]
     return total.reshape(kernel.shape).astype(kernel.dtype)
+
+
+def _padded(x, padding):
+    """Maps [B, H, W, C] with their padding, as an array of its own.
+
+    A pad that XLA fuses with the sum asks at each of the nine taps whether it is
+    inside, which is what the sum then spends its time on.
+    """
+    (top, bottom), (left, right) = padding
+    batch, height, width, channels = x.shape
+    shape = batch, height + top + bottom, width + left + right, channels
+    return lax.dynamic_update_slice(jnp.zeros(shape, x.dtype), x, (0, top, left, 0))
