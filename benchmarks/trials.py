@@ -4,12 +4,13 @@
     python benchmarks/trials.py blocks --data=FOLDER
     python benchmarks/trials.py losses --data=FOLDER
     python benchmarks/trials.py places --data=FOLDER
+    python benchmarks/trials.py margins --data=FOLDER
 
 `methods` trains each method with each of the same settings, so that none has more
 trials than the next. `blocks` varies what is the modal-aware block's own: its pace, its
 halves, its widths. `losses` varies the loss of Concat. All on MIR-Flickr's quick config
 at 64 bits, seed 0, as it was when they were chosen (`BEFORE`); `places`, both blocks or
-one of them, as it is.
+one of them, and `margins`, of two rivals' losses, as it is.
 
 The score is the MAP of the 1,000 validation queries after the last epoch; they search
 the pairs of the database that are not trained on, 2,677. Test queries are not encoded.
@@ -137,14 +138,32 @@ PLACE_TRIALS = {
         for pace in (0.1, 0.01, 0.001)
     },
 }
+# Losses of rivals that squeezed all codes into few bits at the margin of their papers.
+MARGIN_TRIALS = {
+    **{
+        f"contrastive, margin {margin:g}": (
+            "contrastive",
+            {"loss.options.contrastive.margin": margin},
+        )
+        for margin in (2.0, 4.0, 8.0, 11.3)
+    },
+    **{
+        f"divide and encode, margin {margin:g}": (
+            "divide_and_encode",
+            {"loss.options.ninh.margin": margin},
+        )
+        for margin in (1.0, 4.0, 16.0, 32.0)
+    },
+}
+ALONE = {"places": PLACE_TRIALS, "margins": MARGIN_TRIALS}  # in today's settings
 
 
 def trials(name, methods):
     """(method, name of the setting, changes) of each trial."""
     if name == "methods":
         return [(m, t, BEFORE | c) for t, c in METHOD_TRIALS.items() for m in methods]
-    if name == "places":
-        return [(m, title, own) for title, (m, own) in PLACE_TRIALS.items()]
+    if name in ALONE:
+        return [(m, title, own) for title, (m, own) in ALONE[name].items()]
     base = BEFORE | AP | OWN | HALF
     if name == "blocks":
         return [(m, title, base | own) for title, (m, own) in BLOCK_TRIALS.items()]
@@ -153,7 +172,7 @@ def trials(name, methods):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("name", choices=("methods", "blocks", "losses", "places"))
+    parser.add_argument("name", choices=("methods", "blocks", "losses", *ALONE))
     parser.add_argument("--data", required=True, help="the folder of MIR-Flickr")
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--only", default="", help="trials with this in their name")
