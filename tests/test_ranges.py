@@ -8,7 +8,7 @@ import types
 import pytest
 
 from modal_aware_jax import build
-from modal_aware_jax.experiment.ranges import RANGES, check_ranges
+from modal_aware_jax.experiment.ranges import OPTIONS, RANGES, check_ranges
 from modal_aware_jax.modes.train import fit_run
 from modal_aware_jax.tasks.pair_training import pair_loss
 
@@ -51,6 +51,37 @@ def test_every_config_is_within_the_ranges_which_are_of_keys_that_there_are():
 def test_others_are_refused_before_the_data_is_read(changes, message):
     with pytest.raises(ValueError, match=rf"^config\..*{message}"):
         build.experiment(config_of("flickr", **changes))
+
+
+@pytest.mark.parametrize(
+    ("name", "loss", "option", "value", "words"),
+    [
+        ("flickr", "listwise", "temperature", 0.0, r"above 0, got 0\.0\."),
+        ("flickr", "soft_ap", "share", 1.5, r"a share, 0 to 1, got 1\.5\."),
+        ("flickr", "hashnet", "num_stages", 0, r"1 or more, got 0\."),
+        ("flickr", "dsh", "margin_per_bit", -1.0, r"0 or more, got -1\.0\."),
+        ("flickr8k", "max_hinge", "margin", math.nan, r"0 or more, got nan\."),
+        ("posts", "softmax", "label_smoothing", -0.1, r"a share, 0 to 1, got -0\.1\."),
+    ],
+)
+def test_so_are_options_of_losses(name, loss, option, value, words):
+    config = config_of(name)
+    config.loss.options[loss][option] = value
+    with pytest.raises(
+        ValueError, match=rf"^config\.loss\.options\.{loss}\.{option} is {words}"
+    ):
+        build.experiment(config)
+
+
+def test_every_number_among_the_options_of_losses_has_a_range():
+    numbers = {
+        name
+        for task in build.TASKS.values()
+        for loss in task.losses.values()
+        for name, value in loss.options.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }
+    assert numbers == {name for names in OPTIONS.values() for name in names}
 
 
 @pytest.mark.parametrize("number", [-1, 0, 8])

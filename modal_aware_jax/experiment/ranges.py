@@ -14,6 +14,7 @@ class Range(NamedTuple):
 
 COUNT = Range("1 or more", 1)
 SIZE = Range("0 or more", 0)
+DIVISOR = Range("above 0", math.ulp(0))
 SHARE = Range("a share, 0 to 1", 0, 1)
 # What is left by dropout is scaled up, and of nothing there is nothing to scale.
 DROPOUT = Range("a share, 0 or more and below 1", 0, math.nextafter(1, 0))
@@ -49,13 +50,24 @@ RANGES = {
         *("model.encoder_dropout", "optimizer.b2"),
     ),
 }
+# Options of losses, `config.loss.options.LOSS.NAME`.
+OPTIONS = {
+    SIZE: (
+        *("weight", "ap_weight", "quantization_weight", "balance_weight"),
+        *("margin", "margin_per_bit", "margin_per_root_bit"),
+    ),
+    COUNT: ("num_stages",),
+    SHARE: ("share", "label_smoothing"),
+    DIVISOR: ("temperature", "alpha"),
+}
 
 
 def check_ranges(config) -> None:
     """Refuses numbers beyond their range.
 
     Args:
-      config: of one run; what it lacks or leaves open is not looked at.
+      config: of one run; what it lacks or leaves open is not looked at. Options are
+        looked at of all losses: a comparison brings each method's own.
 
     Raises:
       ValueError: names the key, its range and the number.
@@ -65,6 +77,16 @@ def check_ranges(config) -> None:
             value = config
             for key in name.split("."):
                 value = None if value is None else value.get(key)
-            # Not `value < lowest`, which lets a NaN pass.
-            if value is not None and not allowed.lowest <= value <= allowed.highest:
-                raise ValueError(f"config.{name} is {allowed.words}, got {value}.")
+            if value is not None:
+                _check(name, allowed, value)
+    of_option = {name: allowed for allowed, names in OPTIONS.items() for name in names}
+    for loss, options in config.loss.get("options", {}).items():
+        for name in options if hasattr(options, "items") else ():
+            if name in of_option:
+                _check(f"loss.options.{loss}.{name}", of_option[name], options[name])
+
+
+def _check(name, allowed, value):
+    # Not `value < lowest`, which lets a NaN pass.
+    if not allowed.lowest <= value <= allowed.highest:
+        raise ValueError(f"config.{name} is {allowed.words}, got {value}.")
