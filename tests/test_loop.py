@@ -10,7 +10,7 @@ import grain
 import jax
 import numpy as np
 import pytest
-from tiny_run import IDS, Batches, run
+from tiny_run import IDS, Batches, new_state, run
 
 from modal_aware_jax.training.errors import (
     DataError,
@@ -19,6 +19,7 @@ from modal_aware_jax.training.errors import (
     WorkdirError,
     WorkdirInUse,
 )
+from modal_aware_jax.training.loop import fit
 from modal_aware_jax.training.metrics import MetricsWriter, read_metrics
 from modal_aware_jax.training.workdir import lock_workdir
 
@@ -262,3 +263,44 @@ def test_metrics_are_cut_after_the_step_and_survive_a_torn_line(tmp_path):
             ["2", "0.2"],
             ["3", "0.25"],
         ]
+
+
+class Later(float):
+    """A number of a device that is done with it at a time."""
+
+    at = 0.0
+
+    def copy_to_host_async(self):
+        pass
+
+    def __array__(self, dtype=None, copy=None):
+        time.sleep(max(0.0, self.at - time.monotonic()))
+        return np.asarray(float(self), dtype)
+
+
+@pytest.mark.parametrize("steps_per_epoch", [1, 3])
+def test_the_speed_is_that_of_the_device_from_the_first_step_on(
+    steps_per_epoch, tmp_path
+):
+    """A device that takes 50 ms for a batch of 8, told of its steps at once."""
+    free = 0.0
+
+    def update(state, batch, key):
+        nonlocal free
+        state = state._replace(step=state.step + 1)
+        free = max(free, time.monotonic()) + 0.05
+        loss = Later(1.0)
+        loss.at = free
+        return state, {"loss": loss}
+
+    fit(
+        update,
+        new_state()[1],
+        Batches(),
+        workdir=tmp_path,
+        key=jax.random.key(0),
+        num_epochs=2,
+        steps_per_epoch=steps_per_epoch,
+    )
+    speeds = [row["images_per_second"] for row in read_metrics(tmp_path)]
+    assert len(speeds) == 2 and all(0 < speed <= 8 / 0.05 for speed in speeds)

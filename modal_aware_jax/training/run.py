@@ -137,9 +137,8 @@ class Run:
         if self._compiling:
             self._compiling = False
             self._clock.restart()
-        rows = len(jax.tree.leaves(batch)[0])
-        self._clock.count(rows * jax.process_count())
-        self._monitor.add(self.step, metrics, batch.get("index"))
+        rows = len(jax.tree.leaves(batch)[0]) * jax.process_count()
+        self._monitor.add(self.step, metrics, (rows, batch.get("index")))
 
     def save(self, metrics: dict | None = None) -> None:
         """Writes a checkpoint in the background, never of a non-finite state."""
@@ -170,6 +169,7 @@ class Run:
             metrics=metrics,
         )
         self._saved = self.step, self.epoch
+        self._clock.restart()
 
     def end_epoch(self, validate: Callable | None) -> None:
         """Validates, writes the epoch's row, and saves."""
@@ -177,7 +177,9 @@ class Run:
         speed = self._clock.images_per_second()
         scores = self._validate(validate) if validate else {}
         self.epoch += 1
-        row = {"epoch": self.epoch, **self._window.take(), "images_per_second": speed}
+        row = {"epoch": self.epoch, **self._window.take()}
+        if speed is not None:
+            row["images_per_second"] = speed
         if self._writer:
             self._writer.write(self.step, {**row, **scores})
         numbers = {**self._sums.take(), **scores}
@@ -216,8 +218,10 @@ class Run:
             ) from error
         return {f"validation_{name}": float(value) for name, value in scores.items()}
 
-    def _read(self, step, values, index) -> None:
+    def _read(self, step, values, note) -> None:
         """Called with every step's numbers, a little later than the step."""
+        rows, index = note
+        self._clock.count(rows)
         checked = [values[name] for name in _CHECKED if name in values]
         if not all(map(math.isfinite, checked)):
             raise NonFiniteLoss(
@@ -282,7 +286,11 @@ class Run:
 
 
 class _Clock:
-    """Images per second over the last steps, without validation and checkpoints."""
+    """Images per second over the last steps, without validation and checkpoints.
+
+    Steps are counted when the device is done with them: it is told of the first few at
+    once, which would be any number of images a second.
+    """
 
     def __init__(self):
         self.restart()
@@ -294,9 +302,10 @@ class _Clock:
         self._marks.append((time.monotonic(), self._marks[-1][1] + images))
         del self._marks[:-50]
 
-    def images_per_second(self) -> float:
+    def images_per_second(self) -> float | None:
+        """None where no step was counted since the start."""
         (start, before), (end, after) = self._marks[0], self._marks[-1]
-        return (after - before) / max(end - start, 1e-9)
+        return (after - before) / max(end - start, 1e-9) if after > before else None
 
 
 @jax.jit
