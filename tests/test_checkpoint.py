@@ -1,5 +1,7 @@
+import asyncio
 import json
 import shutil
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -7,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from orbax.checkpoint.experimental.v1._src.handlers import json_handler
 from tiny_run import Net, loss_fn, new_state
 
 from modal_aware_jax.training.checkpoint import Checkpointer, load_model
@@ -226,3 +229,28 @@ def test_load_model_for_inference(tmp_path):
 def test_the_run_record_is_plain_json(saved):
     assert json.loads((saved / "30" / "run" / "data.json").read_text())["epoch"] == 3
     assert int(new_state()[1].step) == 0
+
+
+def test_what_changes_after_the_call_is_saved_as_it_was(tmp_path, monkeypatch):
+    """On a slow disk the background writes when training has gone on for a while."""
+    gone_on = threading.Event()
+    write = json_handler.JsonHandler._background_save
+
+    async def late(self, *args, **options):
+        while not gone_on.is_set():
+            await asyncio.sleep(0.01)
+        return await write(self, *args, **options)
+
+    monkeypatch.setattr(json_handler.JsonHandler, "_background_save", late)
+    run = {"sums": {"count": 1, "loss": 0.5}, "history": [{"epoch": 1}]}
+    data = {"next_index": 8}
+    with Checkpointer(tmp_path) as checkpointer:
+        checkpointer.save(1, state_of(1), data=data, run=run)
+        data["next_index"] = 9
+        del run["sums"]["count"]
+        run["history"] += [{"epoch": 2}]
+        gone_on.set()
+        checkpointer.wait()
+        _, data, run, _ = checkpointer.restore(state_of(0))
+    assert data == {"next_index": 8}
+    assert run == {"sums": {"count": 1, "loss": 0.5}, "history": [{"epoch": 1}]}

@@ -8,6 +8,7 @@ params, stats), `optimizer`, `data` (the iterator) and `run` (JSON), and
 import base64
 import concurrent.futures
 import contextlib
+import copy
 import logging
 import os
 import shutil
@@ -91,6 +92,9 @@ class Checkpointer:
     ) -> None:
         """Saves in the background; the state may be donated as soon as this returns.
 
+        What `data` and `run` hold may change then, too: they are written as they are
+        now, however long the background takes.
+
         Args:
             step: names the checkpoint; an older one of the same step is replaced.
             state: the training state.
@@ -102,8 +106,8 @@ class Checkpointer:
         parts = {
             "model": {"step": state.step, "params": state.params, "stats": state.stats},
             **_optimizer_part(state.opt_state),
-            "data": _to_json(data),
-            "run": run,
+            "data": _to_json(copy.deepcopy(data)),
+            "run": copy.deepcopy(run),
         }
         with self._explain_failure(step):
             response = self._orbax.save_checkpointables_async(
