@@ -1,5 +1,6 @@
 """One collection in each format that people have it in, read to the same pairs."""
 
+import csv
 import io
 import json
 import tarfile
@@ -241,6 +242,57 @@ def test_lists_of_zeros_and_ones_are_labels(data, load):
     (data / "t.jsonl").write_text("\n".join(lines))
     pairs = load()
     assert pairs.labels.tolist() == rows and pairs.label_names == ("0", "1", "2")
+
+
+def label_cells(data, cells):
+    with open(data / "t.csv", "w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(["image", "text", "label"])
+        rows.writerows([f"{i}.jpg", "sea", cell] for i, cell in enumerate(cells))
+
+
+@pytest.mark.parametrize("write", [json.dumps, repr, str, lambda x: str(np.array(x))])
+def test_lists_of_labels_in_a_cell_keep_their_names(data, load, write):
+    write_images(data)
+    names = ["dog's", "red, big", "a;b"]
+    label_cells(data, map(write, (names, names[1:], [])))
+    pairs = load()
+    assert set(pairs.label_names) == set(names)
+    assert pairs.labels.sum(axis=1).tolist() == [3, 2, 0]
+
+
+@pytest.mark.parametrize("write", [str, lambda x: str(np.array(x)), json.dumps])
+def test_zeros_and_ones_in_a_cell_are_labels(data, load, write):
+    write_images(data)
+    rows = [[0, 1, 1], [0, 0, 0], [1, 0, 0]]
+    label_cells(data, map(write, rows))
+    pairs = load()
+    assert pairs.labels.tolist() == rows and pairs.label_names == ("0", "1", "2")
+    label_cells(data, ("0 1 1", "", "1;0;0"))
+    assert load().labels.tolist() == [rows[0], rows[1], rows[2]]
+    label_cells(data, ("[0, 2]", "[1]", "[]"))  # class numbers
+    assert load().labels.tolist() == [[1, 0, 1], [0, 1, 0], [0, 0, 0]]
+
+
+def test_what_is_not_a_number_is_empty(data, load):
+    write_images(data)
+    nan = float("nan")
+    rows = [
+        {"image": "0.jpg", "text": ["sea", nan], "label": [nan, 1.0], "split": nan},
+        {"image": "1.jpg", "text": "sky", "label": nan, "split": "test"},
+    ]
+    (data / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    pairs = load()
+    assert pairs.label_names == ("1",) and pairs.labels.tolist() == [[1], [0]]
+    assert pairs.captions[0] == "sea" and pairs.parts.tolist() == ["", "query"]
+
+
+def test_class_numbers_of_any_length_have_an_order(data, load):
+    write_images(data)
+    label_cells(data, ("1" * 5000, "01", "1"))
+    assert load().label_names == ("01", "1", "1" * 5000)
+    label_cells(data, ("10", "01", "1"))
+    assert load().label_names == ("01", "1", "10")
 
 
 def test_a_negative_class_number_is_none_or_refused(data, load):

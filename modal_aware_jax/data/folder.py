@@ -290,7 +290,8 @@ def _labels(cell, no_label):
 
 def _part(item):
     """The part of the given split that a pair is in, '' for none."""
-    given = "" if item.split is None else str(item.split).strip().lower()
+    empty = item.split is None or item.split != item.split
+    given = "" if empty else str(item.split).strip().lower()
     if given and given not in PARTS:
         raise RowError(
             "unknown split",

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from modal_aware_jax.data.columns import NAMING, Columns, choose_columns
 from modal_aware_jax.data.image_places import OutsideError, Place, place_of
-from modal_aware_jax.data.labels import are_multi_hot, hot_columns
+from modal_aware_jax.data.labels import are_multi_hot, as_hot, hot_columns
 from modal_aware_jax.data.problems import Problem
 from modal_aware_jax.data.readers.tables import Tables
 
@@ -90,7 +90,7 @@ def read_items(tables: Tables, named: dict, naming: str = NAMING) -> Items:
         for row in table.rows:
             item = _item(row, columns, tables.directory, path, part, join, problems)
             if item is not None:
-                labels = item.labels
+                labels = as_hot(item.labels) if positions else item.labels
                 if positions and isinstance(labels, list | tuple):
                     labels = [n for n, on in zip(positions, labels, strict=True) if on]
                 items.append(item._replace(labels=labels))
@@ -124,7 +124,7 @@ def _label_names(columns, table):
     if columns.one_hot:
         return columns.one_hot, ()
     names = tuple(table.class_names.get(columns.label, ()))
-    cells = [row.cells.get(columns.label) for row in table.rows]
+    cells = [as_hot(row.cells.get(columns.label)) for row in table.rows]
     if columns.label and are_multi_hot(cells):
         width = len(next(cell for cell in cells if cell is not None))
         names = names if len(names) == width else tuple(map(str, range(width)))

@@ -1,5 +1,6 @@
 """The labels of a pair from whatever a table's cells hold."""
 
+import json
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -8,6 +9,10 @@ from modal_aware_jax.data.collection import Collection
 
 ONES = {"1", "1.0", "true", "yes"}
 ZEROS = {"0", "0.0", "false", "no", ""}
+MAX_DIGITS = 1000  # Python reads no number of many thousand
+_QUOTED = r'"(?:[^"\\]|\\.)*"|\'(?:[^\'\\]|\\.)*\''
+_ITEM = re.compile(rf"({_QUOTED})|([-+.\w]+)")
+_LIST = re.compile(rf"\[\s*(?:(?:{_QUOTED}|[-+.\w]+)(?:\s*,\s*|\s+|(?=\])))*\]")
 
 
 class LabelError(ValueError):
@@ -46,11 +51,10 @@ def split_labels(cell, none: Sequence[str] = ()) -> list[str]:
     Example:
       >>> split_labels("dog; sand"), split_labels(["dog", "sand"]), split_labels("")
       (['dog', 'sand'], ['dog', 'sand'], [])
-      >>> split_labels(3.0), split_labels(-1, none=["-1"])
-      (['3'], [])
+      >>> split_labels(3.0), split_labels(-1, none=["-1"]), split_labels('["a, b"]')
+      (['3'], [], ['a, b'])
     """
-    if isinstance(cell, str) and cell.startswith("["):
-        cell = re.sub(r"[\[\]'\"]", "", cell)  # a list as pandas writes it to CSV
+    cell = listed(cell)
     parts = re.split(r"[;|,]", cell) if isinstance(cell, str) else as_list(cell)
     names = [name for part in parts if (name := _name(part)) and name not in none]
     for name in names:
@@ -59,17 +63,50 @@ def split_labels(cell, none: Sequence[str] = ()) -> list[str]:
     return list(dict.fromkeys(names))
 
 
+def listed(cell):
+    """A text that is a list as JSON, Python or NumPy writes it, as that list.
+
+    Other lists lose their brackets, and any other cell stays as it is.
+
+    Example:
+      >>> listed("['a, b', 'c']"), listed("['a' 'b']"), listed("[red boat, sea]")
+      (['a, b', 'c'], ['a', 'b'], 'red boat, sea')
+    """
+    text = cell.strip() if isinstance(cell, str) else ""
+    if not (text.startswith("[") and text.endswith("]")):
+        return cell
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        items = _ITEM.findall(text) if _LIST.fullmatch(text) else [("", text)]
+    try:
+        return [
+            _unquoted(quoted) if quoted else _number(bare) for quoted, bare in items
+        ]
+    except ValueError:  # words without quotes
+        return text[1:-1]
+
+
+def _unquoted(text):
+    return re.sub(r"\\(.)", r"\1", text[1:-1])
+
+
+def _number(text):
+    if text in ("None", "null"):
+        return None
+    return int(text) if text.isdecimal() and len(text) < MAX_DIGITS else float(text)
+
+
 def as_list(cell) -> list:
     """A cell that is no text: a list, one value, or nothing (None or NaN)."""
-    if isinstance(cell, list | tuple):
-        return [part for part in cell if part is not None]
-    return [] if cell is None or cell != cell else [cell]
+    parts = cell if isinstance(cell, list | tuple) else [cell]
+    return [part for part in parts if part is not None and part == part]
 
 
 def _name(part):
     if isinstance(part, float) and part.is_integer():
         part = int(part)  # a column of whole numbers in which some are missing
-    if isinstance(part, dict | list | bytes):
+    if isinstance(part, dict | list | tuple | bytes):
         raise LabelError(f"a label is a name or a number, not a {type(part).__name__}")
     return str(part).strip()
 
@@ -112,6 +149,22 @@ def _is_plain(cell):
     return isinstance(cell, str | int | float)
 
 
+def as_hot(cell):
+    """A text of zeros and ones, one for each label, as a list; None for nothing.
+
+    Example:
+      >>> as_hot("[0, 1, 1]"), as_hot("0 1 1"), as_hot(""), as_hot("dog")
+      ([0, 1, 1], [0, 1, 1], None, 'dog')
+    """
+    if cell is None or cell != cell:
+        return None
+    if not isinstance(cell, str):
+        return cell
+    parts = [p for p in re.split(r"[;|,\s]+", cell.strip().strip("[]")) if p]
+    hot = all(re.fullmatch(r"[01](\.0*)?", part) for part in parts)
+    return [int(part[0]) for part in parts] or None if hot else cell
+
+
 def are_multi_hot(cells: Iterable[Any]) -> bool:
     """Whether cells are lists of 0 and 1, one for each label, not of class numbers.
 
@@ -138,5 +191,6 @@ def in_order(names: Iterable[str]) -> list[str]:
       >>> in_order({"10", "9"}), in_order({"sea", "dog"})
       (['9', '10'], ['dog', 'sea'])
     """
-    names = set(names)
-    return sorted(names, key=int if all(n.isdecimal() for n in names) else str)
+    names = sorted(set(names))
+    numbers = all(name.isdecimal() and len(name) < MAX_DIGITS for name in names)
+    return sorted(names, key=int) if numbers else names
