@@ -200,6 +200,16 @@ def test_columns_of_zeros_and_ones_are_labels(data, load):
         load(label_columns="cow")
 
 
+def test_what_a_spreadsheet_writes_before_the_header(data, load):
+    write_images(data)
+    rows = ["image|text, small|labels", "0.jpg|sea|a, b", "1.jpg|sky|b"]
+    (data / "t.csv").write_text("\r\n".join(["sep=|", *rows]))
+    pairs = load(text_column=["text, small"])
+    assert pairs.captions[:] == ["sea", "sky"] and pairs.label_names == ("a", "b")
+    (data / "t.csv").write_text('\n\nimage;"text";"label, all"\n0.jpg;sea;a\n')
+    assert load(label_column="label, all").label_names == ("a",)
+
+
 @pytest.mark.parametrize("separator", [";", "\t"])
 def test_a_csv_of_a_spreadsheet_that_writes_no_commas(data, load, separator):
     write_images(data)

@@ -3,16 +3,19 @@
 import csv
 import io
 import pathlib
+import re
 
 from modal_aware_jax.data.problems import Problem, shorten
 from modal_aware_jax.data.readers.rows import Row, Table, is_utf8, not_utf8
+
+_SEPARATOR = re.compile("sep=([,;\t|])\r?\n")  # of a spreadsheet
 
 
 def read_delimited(path: pathlib.Path) -> Table:
     """A file with a header line; cells are text. `.tsv` has tabs between its cells.
 
     A `.csv` has commas; or semicolons or tabs, as spreadsheets of many countries write
-    it, where its header has these and no comma.
+    it, where its header has these and no comma, or a first line `sep=;` says so.
 
     Example:
       >>> import tempfile
@@ -28,6 +31,8 @@ def read_delimited(path: pathlib.Path) -> Table:
     lines = csv.reader(
         io.StringIO(content, newline=""), delimiter=separator, strict=True
     )
+    if _SEPARATOR.match(content):
+        next(lines)
     rows, problems, header = [], [], None
     while True:
         where = f"{path} line {lines.line_num + 1}"
@@ -36,12 +41,18 @@ def read_delimited(path: pathlib.Path) -> Table:
         except StopIteration:
             break
         except csv.Error as error:
-            problems.append(Problem("malformed line", where, str(error)))
+            if header is None:
+                raise ValueError(
+                    f"{where}: the header cannot be read ({error}). Write a name for "
+                    "each column there."
+                ) from error
+            message = _broken(error, lines.line_num, where)
+            problems.append(Problem("malformed line", where, message))
             continue
+        if not cells:
+            continue  # an empty line
         if header is None:
             header = _header(path, cells)
-        elif not cells:
-            continue  # an empty line
         elif len(cells) != len(header):
             message = f"{len(cells)} cells, but the header has {len(header)}"
             problems.append(Problem("malformed line", where, message))
@@ -55,17 +66,35 @@ def read_delimited(path: pathlib.Path) -> Table:
 
 
 def _separator(content):
-    header = content.split("\n", 1)[0]
+    if given := _SEPARATOR.match(content):
+        return given[1]
+    first = re.match(r"[\r\n]*([^\r\n]*)", content)[1]
+    header = re.sub('"[^"]*"', "", first)
     return next((mark for mark in ",;\t" if mark in header), ",")
 
 
 def _header(path, cells):
     header = [cell.strip() for cell in cells]
-    repeated = sorted({name for name in header if header.count(name) > 1})
-    if repeated or not all(map(is_utf8, header)):
-        what = f"{shorten(', '.join(map(repr, repeated)))} is there twice"
+    if not all(map(is_utf8, header)) or "\0" in "".join(header):
         raise ValueError(
-            f"{path}: the header must name each column once, in UTF-8"
-            f"{', but ' + what if repeated else ''}. Rename a column."
+            f"{path}: the header is not UTF-8. Save the table as UTF-8 (in a "
+            'spreadsheet "CSV UTF-8", not "Unicode text").'
+        )
+    repeated = sorted({name for name in header if header.count(name) > 1})
+    if repeated:
+        raise ValueError(
+            f"{path}: the header must name each column once, but "
+            f"{shorten(', '.join(map(repr, repeated)))} is there twice. Rename one."
         )
     return header
+
+
+def _broken(error, last, where):
+    """What is wrong with rows that the reader gave up at, and up to which line."""
+    first = int(where.rpartition(" ")[2])
+    if last <= first:
+        return str(error)
+    return (
+        f"{error}: a quote that opens here takes the lines to {last} into one cell, "
+        f"none of which is read; close it, or write it twice inside a quoted cell"
+    )
