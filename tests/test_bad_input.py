@@ -3,6 +3,7 @@
 import concurrent.futures
 import io
 import json
+import os
 import warnings
 
 import numpy as np
@@ -329,6 +330,54 @@ def test_every_bad_row_is_named_with_its_line(tmp_path, load_folder):
     assert "2 cells, but the header has 3" in message
     pairs = load_folder(table, label_names=["x", "y"], on_problem="skip")
     assert pairs.ids.tolist() == ["a.jpg", "b.jpg"]
+
+
+def test_a_quote_that_is_not_closed_names_the_lines_that_it_takes(load_folder):
+    table = 'image,text\na.jpg,sea\nb.jpg,"sea\nc.jpg,sky\na.jpg,sky\n'
+    told = "t.csv line 3: .*: a quote that opens here takes the lines to 5 into one"
+    with pytest.raises(DataProblems, match=told):
+        load_folder(table)
+    with pytest.raises(ValueError, match="t.csv line 1: the header cannot be read"):
+        load_folder('image,"text\na.jpg,sea\n')
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "latin-1"])
+def test_a_table_in_another_encoding_is_told(load_folder, encoding):
+    with pytest.raises(ValueError, match="header is not UTF-8. Save the table as UTF-"):
+        load_folder("image,text,été\na.jpg,sea,x\n".encode(encoding))
+
+
+def test_texts_that_are_none_are_named(load_folder):
+    texts = [{"raw": "sea"}, [{"raw": "sea"}], [["sea"]], "sea"]
+    rows = [{"image": f"{i}.jpg", "text": text} for i, text in enumerate(texts)]
+    with pytest.raises(DataProblems) as caught:
+        load_folder("\n".join(map(json.dumps, rows)), name="t.jsonl")
+    assert [p.message.split(" but ")[-1] for p in caught.value.problems[:3]] == [
+        "a dict",
+        "a list of dict",
+        "a list of list",
+    ]
+
+
+def test_odd_names_of_images_are_read_or_named(tmp_path, load_folder):
+    with pytest.raises(DataProblems) as caught:
+        load_folder(f"image,text,id\n{'a' * 900}.jpg,sea,\na.jpg,sea,a\0\n")
+    told = [(p.kind, p.message) for p in caught.value.problems]
+    assert told[0] == ("malformed line", "the id 'a\\x00' has a NUL character")
+    assert told[1][0] == "unreadable image" and "File name too long" in told[1][1]
+    data = tmp_path / "data"
+    (data / "t.csv").unlink()
+    for name in (b" a .jpg", b"caf\xe9.jpg"):
+        path = data / os.fsdecode(name)
+        path.write_bytes(jpeg(1))
+        path.with_suffix(".txt").write_text("sea")
+    (data / "cut.jpg").unlink()
+    options = {"prepared_dir": tmp_path / "prepared", "progress": False}
+    options |= {"min_word_count": 1, "allow_empty_text": True}
+    with pytest.raises(DataProblems, match="caf.*: its id has bytes that are not UTF"):
+        folder.load(data, **options)
+    pairs = folder.load(data, on_problem="skip", **options)
+    assert pairs.ids.tolist() == ["a .jpg", "a.jpg", "b.jpg", "c.jpg"]
 
 
 def test_bad_json_lines_are_named(tmp_path, load_folder):

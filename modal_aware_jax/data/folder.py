@@ -39,6 +39,7 @@ from modal_aware_jax.data.labels import (
 )
 from modal_aware_jax.data.prepare import Pair, Scan, load_or_prepare
 from modal_aware_jax.data.problems import Problem
+from modal_aware_jax.data.readers.rows import is_utf8
 from modal_aware_jax.data.readers.tables import PARTS, find_tables
 
 NAME = "folder"
@@ -161,6 +162,21 @@ def split_text(cell, separator: str | None) -> list[str]:
         return words_of.tokenize(cell)
     tags = cell.split(separator) if isinstance(cell, str) else as_list(cell)
     return [tag for part in tags if (tag := str(part).strip().lower())]
+
+
+def no_text(cell) -> str:
+    """What a text cell holds in place of a text or of a list of tags, '' for nothing.
+
+    Example:
+      >>> no_text(["red boat", "sea"]), no_text([{"raw": "a red boat"}])
+      ('', 'the text is no text but a list of dict')
+    """
+    parts = cell if isinstance(cell, list) else [cell]
+    kinds = [p for p in parts if isinstance(p, dict | list | tuple | bytes)]
+    if not kinds:
+        return ""
+    among = "list of " if isinstance(cell, list) else ""
+    return f"the text is no text but a {among}{type(kinds[0]).__name__}"
 
 
 def _scan(
@@ -304,12 +320,15 @@ def _part(item):
 def _check(item, words, labels, known, seen, allow_empty_text):
     if len(item.id) > MAX_ID:
         raise RowError("malformed line", f"an id of {len(item.id):,} characters")
+    if not is_utf8(item.id):
+        raise RowError("not UTF-8", "its id has bytes that are not UTF-8")
+    if "\0" in item.id:
+        raise RowError("malformed line", f"the id {item.id!r} has a NUL character")
     if item.id in seen:
         message = f"id {item.id!r} was used before, at {seen[item.id]}"
         raise RowError("duplicate id", message)
-    if isinstance(item.text, dict | bytes):
-        message = f"the text is no text but a {type(item.text).__name__}"
-        raise RowError("malformed line", message)
+    if told := no_text(item.text):
+        raise RowError("malformed line", told)
     if not words and not allow_empty_text:
         raise RowError("empty text", f"the text of {item.id} has no words")
     unknown = [] if known is None else sorted(set(labels) - known)

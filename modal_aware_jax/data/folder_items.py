@@ -146,7 +146,9 @@ def _item(row, columns, directory, path, part, join, problems):
     text = texts[0]
     if len(texts) > 1 or join:
         parts = [p for t in texts for p in (t if isinstance(t, list) else [t])]
-        text = "\n".join(str(p) for p in parts if p is not None and p == p)
+        text = [p for p in parts if p is not None and p == p]
+        if all(isinstance(p, str | int | float) for p in text):
+            text = "\n".join(map(str, text))
     labels = cells.get(columns.label)
     if columns.one_hot:
         labels = {column: cells.get(column) for column in columns.one_hot}

@@ -50,9 +50,12 @@ def place_of(cell: Any, directory: pathlib.Path, table: pathlib.Path) -> Place |
         return None
     if not isinstance(cell, str | int | float):
         raise ValueError(f"an image is a path, not a {type(cell).__name__}")
-    name = str(cell).strip()
-    if not name:
+    name = str(cell)
+    bare = name.strip()
+    if not bare:
         return None
+    if name != bare and ("\0" in name or not _exists(directory / name)):
+        name = bare  # its blanks are the table's, not the file's
     if "\0" in name:
         raise ValueError(f"{name!r} is no path")
     if "://" in name:

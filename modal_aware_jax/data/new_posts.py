@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from modal_aware_jax.data.folder import split_text
+from modal_aware_jax.data.folder import no_text, split_text
 from modal_aware_jax.data.folder_items import read_items
 from modal_aware_jax.data.given_names import given_names
 from modal_aware_jax.data.pipeline import decode, resize
@@ -80,11 +80,14 @@ def read_posts(table: pathlib.Path, **named: str | None) -> list[Post]:
             f"predict: {found.empty[0][0]} has no row below its header. Write a row "
             "for each post (--table)."
         )
-    posts = [
-        Post(item.id, item.image and item.image.read, _text(item.text))
-        for item in found.items
-    ]
+    posts = [_post(item) for item in found.items]
     return posts + [Post(p.where, None, "", p.message) for p in found.problems]
+
+
+def _post(item):
+    if told := no_text(item.text):
+        return Post(item.id, None, "", told)
+    return Post(item.id, item.image and item.image.read, _text(item.text))
 
 
 def _text(cell):

@@ -162,17 +162,23 @@ def fingerprint(name: str, inputs: Iterable[pathlib.Path], options: dict) -> str
     return digest.hexdigest()[:16]
 
 
-def _file_facts(path):
-    """A line of name, size and time for a file, or for each file in a folder."""
-    if not path.is_dir():
-        facts = path.stat() if path.exists() else None
+def _file_facts(path, above=()):
+    """A line of name, size and time for a file, or for each file in a folder.
+
+    A link to one of the folders `above` has none: it leads in a circle.
+    """
+    if not os.path.isdir(path):  # bears names that are too long, as Path does not
+        facts = path.stat() if os.path.exists(path) else None
         size, changed = (facts.st_size, facts.st_mtime_ns) if facts else (-1, -1)
         yield f"{path}\t{size}\t{changed}\n"
+        return
+    above = (*above, os.path.realpath(path))
+    if above[-1] in above[:-1]:
         return
     with os.scandir(path) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
             if entry.is_dir():
-                yield from _file_facts(pathlib.Path(entry.path))
+                yield from _file_facts(pathlib.Path(entry.path), above)
             else:
                 facts = os.stat(entry.path) if os.path.exists(entry.path) else None
                 size, changed = (facts.st_size, facts.st_mtime_ns) if facts else "--"

@@ -23,7 +23,7 @@ ADVICE = {
     "--config.data.options.allow_empty_text=true",
     "no image": "add the file, or remove its sentences",
     "no sentence": "write one, or remove the image",
-    "not UTF-8": "save the file as UTF-8",
+    "not UTF-8": "save the file as UTF-8, or name it in UTF-8",
     "malformed line": "correct the line",
     "unknown label": "correct the name, or the list of the known labels",
     "outside path": "keep what the table names inside the folder",

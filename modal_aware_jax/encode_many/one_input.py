@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from modal_aware_jax.data import pipeline, text
-from modal_aware_jax.data.folder import split_text
+from modal_aware_jax.data.folder import no_text, split_text
 from modal_aware_jax.data.folder_items import Item, read_items
 from modal_aware_jax.data.problems import Problem
 from modal_aware_jax.data.readers.rows import is_utf8
@@ -117,6 +117,8 @@ def _items(path: pathlib.Path, source: Input, reading: Reading):
         elif not is_utf8(item.id):
             message = "its id has bytes that are not UTF-8: name it anew"
             problems.append(Problem("not UTF-8", item.where, message))
+        elif told := no_text(item.text):
+            problems.append(Problem("malformed line", item.where, told))
         elif item.id in seen:
             message = f"id {item.id!r} was used before"
             problems.append(Problem("duplicate id", item.where, message))
