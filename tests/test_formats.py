@@ -406,6 +406,19 @@ def test_a_text_file_beside_each_image(data, load):
     assert load().captions[2] == "changed"
 
 
+def test_texts_in_upper_case_and_linked_folders_are_read(data, load, tmp_path):
+    for i, place in enumerate((data, tmp_path / "elsewhere", tmp_path / "elsewhere")):
+        place.mkdir(exist_ok=True)
+        (place / f"{i}.JPG").write_bytes(jpeg(i))
+        (place / f"{i}.TXT").write_text(TEXTS[i])
+    (data / "linked").symlink_to(tmp_path / "elsewhere")
+    (data / "again").symlink_to(data)  # in a circle, twice: 2 to the 40 paths
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path)
+    pairs = load()
+    assert pairs.ids.tolist() == ["0.JPG", "linked/1.JPG", "linked/2.JPG"]
+    assert pairs.captions[:] == TEXTS and pairs.images[2] == jpeg(2)
+
+
 def test_text_files_beside_no_image_are_told(data, load, capsys):
     for name in ("a.jpg", "b.jpeg"):
         (data / name).write_bytes(jpeg(0))

@@ -6,6 +6,7 @@ import re
 import zipfile
 from collections.abc import Sequence
 
+from modal_aware_jax.data.folder_tree import walk
 from modal_aware_jax.data.problems import Problem
 from modal_aware_jax.data.regular_file import check_size, read_regular
 
@@ -51,10 +52,9 @@ class Files:
 
     def add_folder(self, root: pathlib.Path, prefix: str = "") -> None:
         """Adds every file below a folder; names are relative to it."""
-        for folder, subfolders, files in os.walk(root):
-            subfolders.sort()
+        for folder, files in walk(root):
             relative = pathlib.Path(folder).relative_to(root)
-            for file in sorted(files):
+            for file in files:
                 name = prefix + (relative / file).as_posix()
                 self._readers.setdefault(name, (None, os.path.join(folder, file)))
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from pyarrow import fs
 
+from modal_aware_jax.data.folder_tree import walk
 from modal_aware_jax.data.readers.captions import IMAGES, TEXTS
 from modal_aware_jax.data.readers.tables import SUFFIXES, candidates
 from modal_aware_jax.encode_many.storage import opened
@@ -132,7 +133,7 @@ def _below(files, folder) -> Iterator[tuple[str, str]]:
         raise error
 
     # Arrow lists nothing of a folder in which one name is not UTF-8.
-    for where, _, names in os.walk(folder, onerror=fail, followlinks=True):
+    for where, names in walk(folder, fail):
         for path in (os.path.join(where, name) for name in names):
             if os.path.isfile(path):
                 yield path, _local_version(path)
@@ -182,7 +183,7 @@ def _pictures(folder):
     """Paths of the images below a folder and of the text files beside them, sorted."""
     return sorted(
         os.path.join(where, name)
-        for where, _, names in os.walk(folder)
+        for where, names in walk(folder)
         for name in names
         if name.lower().endswith((*IMAGES, *TEXTS)) and not name.startswith(".")
     )

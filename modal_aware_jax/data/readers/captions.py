@@ -3,6 +3,7 @@
 import os
 import pathlib
 
+from modal_aware_jax.data.folder_tree import walk
 from modal_aware_jax.data.problems import SHOWN_OF_A_KIND, Problem, shorten
 from modal_aware_jax.data.readers.rows import Row, Table, not_utf8
 from modal_aware_jax.data.regular_file import read_regular
@@ -11,7 +12,7 @@ IMAGES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif", ".gif", ".bmp"),
     *(".tif", ".tiff", ".ppm"),
 )
-TEXTS = (".txt", ".caption")
+TEXTS = (".txt", ".caption")  # in upper case, too
 MAX_TEXT = 1 << 20  # bytes
 
 
@@ -52,19 +53,25 @@ def read_captions(directory: pathlib.Path) -> Table:
     return Table(rows, problems, ("image", "text", "folder"), {}, notes)
 
 
+def _lower_suffix(name):
+    stem, suffix = os.path.splitext(name)
+    return stem + suffix.lower()
+
+
 def _pairs(directory):
     """Images and text files of one name below a directory; None for what is missing."""
-    for folder, subfolders, files in os.walk(directory):  # enters no linked folder
-        subfolders.sort()
+    for folder, files in walk(directory):
         folder_path = pathlib.Path(folder)
         there = {name for name in files if not name.startswith(".")}
-        alone = {name for name in there if name.endswith(TEXTS)}
+        texts = {name for name in there if name.lower().endswith(TEXTS)}
+        by_name = {_lower_suffix(name): name for name in sorted(texts)}
+        alone = set(texts)
         for name in sorted(there):
             stem, suffix = os.path.splitext(name)
             if suffix.lower() in IMAGES:
-                texts = [f"{s}{end}" for s in (stem, name) for end in TEXTS]
-                text = next((text for text in texts if text in there), None)
-                yield folder_path / name, folder_path / text if text else None
-                alone.difference_update(texts)
+                own = [f"{s}{end}" for s in (stem, name) for end in TEXTS]
+                own = [by_name[text] for text in own if text in by_name]
+                yield folder_path / name, folder_path / own[0] if own else None
+                alone.difference_update(own)
         for name in sorted(alone):
             yield None, folder_path / name
