@@ -47,7 +47,8 @@ FAST_SETTINGS = {"jax_disable_most_optimizations": True}
 OLD_JAX = jax.__version_info__ < (0, 11)
 LOOPS = "xla_cpu_use_fusion_emitters"
 
-MAX_RESIDENT = 1.2e9  # bytes after a file
+# Bytes: programs are forgotten beyond MAX_RESIDENT, and once GROWTH more have come.
+MAX_RESIDENT, GROWTH = 1.2e9, 2e8
 
 # Modules are initialised one array at a time, and each new shape is a program of its
 # own, a second of work. The same numbers come from the first of a longer row of them.
@@ -61,6 +62,8 @@ absl.flags.FLAGS.mark_as_parsed()
 
 def pytest_configure(config):
     """Settings of JAX, for the programs that the tests start, too."""
+    # A fixture of this folder would not know the examples in docstrings.
+    config.pluginmanager.register(BoundedMemory())
     settings = SETTINGS | (FAST_SETTINGS if _is_fast(config) else {})
     for name, value in settings.items():
         jax.config.update(name, value)
@@ -87,15 +90,19 @@ def optimized_programs(pytestconfig):
     jax.config.update("jax_disable_most_optimizations", _is_fast(pytestconfig))
 
 
-@pytest.fixture(autouse=True, scope="module")
-def bounded_memory():
-    """Forgets a file's programs once they are many: there is little to share."""
-    yield
-    if resident_bytes() > MAX_RESIDENT:
-        jax.clear_caches()
-        gc.collect()
-        with contextlib.suppress(OSError, AttributeError):  # another C library
-            ctypes.CDLL("libc.so.6").malloc_trim(0)
+class BoundedMemory:
+    """Forgets programs once they are many: the cache on disk has them still."""
+
+    left = 0  # bytes that were resident without them
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_teardown(self):
+        if resident_bytes() > max(MAX_RESIDENT, self.left + GROWTH):
+            jax.clear_caches()
+            gc.collect()
+            with contextlib.suppress(OSError, AttributeError):  # another C library
+                ctypes.CDLL("libc.so.6").malloc_trim(0)
+            self.left = resident_bytes()
 
 
 def resident_bytes():
