@@ -38,18 +38,18 @@ def in_turn(network, images: jax.Array) -> jax.Array:
     """
     if not isinstance(images.shape[0], int):
         return network(images)
-    return lax.platform_dependent(
-        images, cpu=lambda images: _turns(network, images), default=network
-    )
-
-
-def _turns(network, images):
     size, numbers = math.prod(images.shape[1:]), NUMBERS * num_cores()
     (parts,) = in_chunks(size, images, numbers=numbers)  # [n, turns, H, W, C]
     if parts.shape[1] == 1:
         return network(images)
-    out = lax.map(network, jnp.moveaxis(parts, 1, 0))
-    return jnp.moveaxis(out, 0, 1).reshape(len(images), *out.shape[2:])
+
+    def turns(images, parts):
+        out = lax.map(network, jnp.moveaxis(parts, 1, 0))
+        return jnp.moveaxis(out, 0, 1).reshape(len(images), *out.shape[2:])
+
+    return lax.platform_dependent(
+        images, parts, cpu=turns, default=lambda images, parts: network(images)
+    )
 
 
 def num_cores() -> int:
