@@ -6,6 +6,7 @@ import types
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 from PIL import Image
 from sklearn.decomposition import PCA
 
@@ -95,6 +96,29 @@ def test_labels_are_those_with_most_pairs_of_one_label(rng, tmp_path):
         spaces, label, ["sea", "$dog"], tmp_path / "codes.png", title="4 codes"
     )
     assert opened(tmp_path / "codes.png").shape[1] > 700
+
+
+def test_many_classes_have_a_mark_of_their_own_which_the_legend_shows(
+    tmp_path, monkeypatch
+):
+    from matplotlib.figure import Figure
+
+    kept = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: kept.append(figure))
+    label = np.repeat(np.arange(10), 16)
+    spaces = {"ours": np.stack([label, label], axis=1)}
+    code_space.draw_code_space(spaces, label, "abcdefghij", tmp_path, title="ten")
+    (figure,) = kept
+    drawn = {}
+    for points in figure.axes[0].collections:
+        mark = *points.get_facecolor()[0, :3], *points.get_paths()[0].vertices.ravel()
+        drawn.setdefault(mark, set()).update(points.get_offsets()[:, 0].tolist())
+    assert len(drawn) == 10 and all(len(classes) == 1 for classes in drawn.values())
+    legend = figure.legends[0]
+    assert [text.get_text() for text in legend.get_texts()] == list("abcdefghij")
+    for handle, name in zip(legend.legend_handles, "abcdefghij", strict=True):
+        (mark,) = [m for m in drawn if drawn[m] == {"abcdefghij".index(name)}]
+        assert to_rgb(handle.get_color()) == mark[:3]
 
 
 def test_what_needs_labels_says_so_and_titles_are_those_of_any_task():

@@ -4,6 +4,7 @@ import base64
 import csv
 import html.parser
 import io
+import itertools
 import json
 import re
 
@@ -11,7 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from modal_aware_jax.build import TASKS
+from modal_aware_jax.classification import reliability_bins
 from modal_aware_jax.report import format_results, result_picture, write_report
+from modal_aware_jax.report.convergence import draw_convergence
+from modal_aware_jax.report.curves import draw_precision_at
+from modal_aware_jax.report.reliability import draw_reliability
+from modal_aware_jax.report.styles import line_style
 from modal_aware_jax.report.tables import summary
 from modal_aware_jax.report.thumbnail import thumbnail
 
@@ -179,6 +186,37 @@ def test_curves_show_the_numbers(tmp_path, monkeypatch):
     for name in drawn:
         with Image.open(tmp_path / name) as image:
             assert image.format == "PNG" and image.width > 400
+
+
+def test_every_method_of_a_task_has_a_line_of_its_own():
+    count = max(len(task.methods) for task in TASKS.values())
+    assert count > 24
+    styles = [line_style(number, "") for number in range(count)]
+    for a, b in itertools.combinations(styles, 2):
+        same = [key for key in ("color", "linestyle", "marker") if a[key] == b[key]]
+        assert len(same) < 2, (a, b)  # and of one colour neither dash nor marker
+
+
+@pytest.mark.parametrize("count", [8, 31])
+def test_many_names_are_all_beside_the_curves(count, tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    kept = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: kept.append(figure))
+    names = [f"a method with a long name {i}" for i in range(count)]
+    bins = reliability_bins([0.3, 0.9], [False, True])
+    draw_precision_at(
+        dict.fromkeys(names, {"precision_at": {1: 0.5, 9: 0.4}}), tmp_path
+    )
+    draw_convergence(dict.fromkeys(names, [([1, 2], [0.5, 0.6])]), tmp_path)
+    draw_reliability(dict.fromkeys(names, bins), tmp_path)
+    assert len(kept) == 3
+    for figure in kept:
+        figure.draw_without_rendering()
+        own = figure.legends[0].get_window_extent()
+        assert len(figure.legends[0].get_texts()) == count
+        assert own.x0 >= figure.axes[0].get_window_extent().x1
+        assert figure.bbox.x1 >= own.x1 and own.y0 >= 0
 
 
 def test_one_evaluation_needs_no_name_and_none_is_an_error(tmp_path):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from modal_aware_jax.report.styles import COLOURS, MARKERS
+from modal_aware_jax.report.styles import colour_and_marker, legend_text
 
 NUM_LABELS = 6
 
@@ -116,26 +116,19 @@ def draw_code_space(
         for part in np.array_split(order, 8):
             for number, label in enumerate(taken):
                 x, y = points[part[labels[part] == label]].T
-                axes.scatter(
-                    x,
-                    y,
-                    s=9,
-                    c=COLOURS[number % len(COLOURS)],
-                    marker=MARKERS[number % len(MARKERS)],
-                    alpha=0.6,
-                    linewidths=0,
-                )
+                colour, marker = colour_and_marker(number)
+                style = {"c": colour, "marker": marker, "alpha": 0.6, "linewidths": 0}
+                axes.scatter(x, y, s=9, **style)
         axes.set_title(name, fontsize="medium")
         axes.set_xticks([])
         axes.set_yticks([])
     from matplotlib.lines import Line2D
 
-    handles = [
-        Line2D(
-            [], [], ls="", marker=MARKERS[i % 7], c=COLOURS[i % 7], label=names[label]
-        )
-        for i, label in enumerate(taken)
-    ]
+    handles = []
+    for number, label in enumerate(taken):
+        colour, marker = colour_and_marker(number)
+        style = {"c": colour, "marker": marker, "label": legend_text(names[label])}
+        handles.append(Line2D([], [], ls="", **style))
     figure.legend(
         handles=handles,
         loc="outside lower center",

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from modal_aware_jax.report.styles import line_style
+from modal_aware_jax.report.styles import legend_beside, line_style
 
 Curve = tuple[np.ndarray, np.ndarray]  # epochs [E], MAP [E]
 
@@ -75,7 +75,7 @@ def draw_convergence(curves: dict[str, Sequence[Curve]], path) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     if len(curves) > 4:
-        figure.legend(loc="outside right upper", fontsize="small")
+        legend_beside(figure, len(curves))
     else:
         axes.legend(fontsize="small")
     figure.savefig(path, format="png")

@@ -5,7 +5,7 @@ matplotlib is imported when a figure is drawn; no window, no global state.
 
 import numpy as np
 
-from modal_aware_jax.report.styles import COLOURS, line_style
+from modal_aware_jax.report.styles import MANY, legend_beside, line_style
 
 
 def _figure(xlabel, ylabel, title):
@@ -24,9 +24,9 @@ def _save(figure, axes, count, path):
         low, high = (drawn.min(), drawn.max()) if drawn.size else (0.0, 1.0)
         low, high = np.floor(20 * low - 0.2) / 20, np.ceil(20 * high + 0.2) / 20
         axes.set_ylim(max(low, 0.0), min(high, 1.02))
-    if count > len(COLOURS):  # beside the curves, not over them
+    if count > MANY:  # beside the curves, not over them
         figure.set_figwidth(8.4)
-        figure.legend(loc="outside right upper", fontsize="small")
+        legend_beside(figure, count)
     elif count > 1:
         axes.legend(fontsize="small", framealpha=0.8)
     figure.savefig(path, format="png")

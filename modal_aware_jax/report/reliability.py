@@ -4,7 +4,7 @@ from modal_aware_jax.classification.calibration import (
     ReliabilityBins,
     calibration_error,
 )
-from modal_aware_jax.report.styles import legend_text, line_style
+from modal_aware_jax.report.styles import MANY, legend_beside, legend_text, line_style
 
 
 def draw_reliability(results: dict[str, ReliabilityBins], path) -> None:
@@ -22,7 +22,8 @@ def draw_reliability(results: dict[str, ReliabilityBins], path) -> None:
 
     if not results:
         raise ValueError("draw_reliability expects at least one result, got none.")
-    figure = Figure(figsize=(5.6, 5.6), dpi=120, layout="constrained")
+    wide = 9.6 if len(results) > MANY else 5.6
+    figure = Figure(figsize=(wide, 5.6), dpi=120, layout="constrained")
     curve, sure = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     curve.plot([0, 1], [0, 1], "--", color="0.5", linewidth=1)
     for number, (name, bins) in enumerate(results.items()):
@@ -45,7 +46,10 @@ def draw_reliability(results: dict[str, ReliabilityBins], path) -> None:
             share, bins.edges, color=style["color"], linestyle=style["linestyle"]
         )
     curve.set(ylabel="accuracy", title="Reliability", ylim=(-0.02, 1.02))
-    curve.legend(fontsize="small", loc="upper left", framealpha=0.8)
+    if len(results) > MANY:  # beside the curves, not over them
+        legend_beside(figure, len(results))
+    else:
+        curve.legend(fontsize="small", loc="upper left", framealpha=0.8)
     sure.set(xlabel="confidence", ylabel="predictions", xlim=(0, 1), ylim=(0, None))
     sure.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     for axes in (curve, sure):
