@@ -137,6 +137,54 @@ def test_plain_bytes_and_sentences_and_no_metadata(data, load):
     assert "dogs" in load().vocabulary and "sand" in load().vocabulary
 
 
+def write_parquet(path, **columns):
+    pyarrow.parquet.write_table(pyarrow.table(columns), path)
+
+
+def test_bytes_that_are_text_are_text(data, load):
+    """Spark and Hive write strings as bytes; digests are bytes and no images."""
+    write_images(data)
+    columns = {"image": ["0.jpg", "1.jpg", "2.jpg"], "text": TEXTS, "label": NAMES}
+    as_bytes = {k: [v.encode() for v in values] for k, values in columns.items()}
+    write_parquet(data / "t.parquet", **as_bytes, digest=[b"\xff\0"] * 3)
+    pairs = load()
+    assert pairs.captions[:] == TEXTS and set(pairs.label_names) == set(NAMES)
+    (data / "1.jpg").write_bytes(jpeg(9))  # noticed, as the images are files
+    assert load().images[1] == jpeg(9)
+    as_bytes["text"][1] = b"\xff"
+    write_parquet(data / "t.parquet", **as_bytes)
+    with pytest.raises(ValueError, match="t.parquet: .*column 'text': .*UTF"):
+        load()
+
+
+def test_images_that_a_parquet_file_names_only_are_read_from_the_folder(data, load):
+    write_images(data)
+    kind = pyarrow.struct({"bytes": pyarrow.binary(), "path": pyarrow.string()})
+    images = [{"bytes": None, "path": f"{i}.jpg"} for i in range(3)]
+    write_parquet(data / "t.parquet", image=pyarrow.array(images, kind), text=TEXTS)
+    assert load().images[:] == [jpeg(0), jpeg(1), jpeg(2)]
+    (data / "1.jpg").write_bytes(jpeg(9))
+    assert load().images[1] == jpeg(9)
+
+
+@pytest.mark.parametrize("unit", ["ns", "s"])
+def test_dates_beyond_those_of_python_do_not_matter(data, load, unit):
+    write_images(data)
+    dates = pyarrow.array([1, 1001, 10**15], pyarrow.timestamp(unit))
+    images = ["0.jpg", "1.jpg", "2.jpg"]
+    write_parquet(data / "t.parquet", image=images, text=TEXTS, taken=dates)
+    assert load().captions[:] == TEXTS
+
+
+def test_columns_of_one_name_are_refused(data, load):
+    table = pyarrow.Table.from_arrays(
+        [pyarrow.array(TEXTS)] * 3, names=["image", "text", "text"]
+    )
+    pyarrow.parquet.write_table(table, data / "t.parquet")
+    with pytest.raises(ValueError, match="the column text is there twice"):
+        load()
+
+
 # Splits, labels
 
 

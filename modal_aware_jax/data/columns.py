@@ -64,7 +64,7 @@ def choose_columns(
     missing = [name for name in named if name not in found]
     usual = {"image": IMAGE, "text": TEXT}
     chosen = {
-        "image": image or _first(IMAGE, found),
+        "image": image or usual_column(IMAGE, found),
         "text": tuple(text or _texts(found)),
     }
     nameless = [what for what in usual if not chosen[what] and not missing]
@@ -79,26 +79,33 @@ def choose_columns(
         )
     hot = tuple(_matching(where, one_hot, found)) if one_hot else ()
     if not label and not hot:
-        label = _first(LABEL, [name for name in found if name not in chosen["text"]])
+        label = usual_column(
+            LABEL, [name for name in found if name not in chosen["text"]]
+        )
     return Columns(
         image=chosen["image"],
         text=chosen["text"],
         label=label,
         one_hot=hot,
-        split=split or _first(SPLIT, found),
-        id=_first(ID, found),
+        split=split or usual_column(SPLIT, found),
+        id=usual_column(ID, found),
     )
 
 
-def _first(names, found):
-    """The first of the usual names that is there: `File name` is `file_name`."""
+def usual_column(names: Sequence[str], found: Sequence[str]) -> str | None:
+    """The first of the usual names that is there: `File name` is `file_name`.
+
+    Example:
+      >>> usual_column(IMAGE, ["Text", "File name"])
+      'File name'
+    """
     usual = {re.sub("[ -]", "_", name.lower()): name for name in reversed(found)}
     return next((usual[name] for name in names if name in usual), None)
 
 
 def _texts(found):
     """The usual column, or numbered ones: caption_0, caption_1, ..."""
-    one = _first(TEXT, found)
+    one = usual_column(TEXT, found)
     if one:
         return (one,)
     usual = "|".join(TEXT)

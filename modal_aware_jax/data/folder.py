@@ -134,7 +134,7 @@ def load(
 
     read = functools.cache(lambda: read_items(tables, named))
     inputs = list(tables.paths)
-    if not tables.hold_images:  # the images are files of their own
+    if not tables.hold_images(image_column):  # the images are files of their own
         inputs += [item.path for item in read().items if item.path is not None]
     if not tables.paths:  # and so are the texts
         inputs += [pathlib.Path(item.where) for item in read().items]

@@ -1,12 +1,14 @@
 """Rows of a Parquet file, of pandas or as the Hugging Face hub stores image data sets.
 
 The hub's files hold the images themselves, a column of structs `{bytes, path}`, and the
-names of class numbers in the schema's metadata under `huggingface`.
+names of class numbers in the schema's metadata under `huggingface`. Structs without any
+bytes are paths, and bytes that are text, as Spark and Hive write it, are text.
 """
 
 import json
 import pathlib
 
+from modal_aware_jax.data.columns import IMAGE, usual_column
 from modal_aware_jax.data.problems import shorten
 from modal_aware_jax.data.readers.rows import Row, Table
 from modal_aware_jax.data.readers.window import Window
@@ -26,10 +28,15 @@ def read_parquet(path: pathlib.Path) -> Table:
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             schema = file.schema_arrow
-            images = [field.name for field in schema if _holds_images(field.type)]
+            _check_names(schema.names)
+            images = _image_columns(path, file)
             plain = [name for name in schema.names if name not in images]
             _check_size(path, file.metadata, plain)
-            cells = file.read(columns=plain).to_pylist()
+            table = file.read(columns=plain)
+            values = [_cells(name, table.column(name)) for name in plain]
+            cells = [
+                dict(zip(plain, row, strict=True)) for row in zip(*values, strict=True)
+            ]
         paths = {
             name: _paths(path, name) if _is_struct(schema.field(name).type) else {}
             for name in images
@@ -52,15 +59,21 @@ def read_parquet(path: pathlib.Path) -> Table:
     return Table(rows, [], tuple(schema.names), class_names)
 
 
-def holds_images(path: pathlib.Path) -> bool:
-    """Whether the images are in the file itself; False where it cannot be read."""
+def holds_images(path: pathlib.Path, column: str | None = None) -> bool:
+    """Whether the images are in the file itself; False where it cannot be read.
+
+    Args:
+      path: the file.
+      column: that of the images; None: the one with the usual name.
+    """
     import pyarrow.parquet
 
     try:
-        schema = pyarrow.parquet.read_schema(path)
+        with pyarrow.parquet.ParquetFile(path) as file:
+            column = column or usual_column(IMAGE, file.schema_arrow.names)
+            return column in _image_columns(path, file)
     except Exception:  # reading it will say what is wrong
         return False
-    return any(_holds_images(field.type) for field in schema)
 
 
 class EmbeddedInParquet:
@@ -83,13 +96,82 @@ def _is_struct(kind):
     return pyarrow.types.is_struct(kind)
 
 
-def _holds_images(kind):
+def _image_columns(path, file):
+    """The columns that may be images: structs with bytes; bytes that are no text."""
+    found = []
+    for field in file.schema_arrow:
+        if _is_image_struct(field.type):
+            if not _has_paths_alone(file, field):
+                found.append(field.name)
+        elif _is_bytes(field.type) and not _is_text(_some_value(path, field.name)):
+            found.append(field.name)
+    return found
+
+
+def _is_image_struct(kind):
+    names = {field.name for field in kind} if _is_struct(kind) else ()
+    return "bytes" in names and set(names) <= {"bytes", "path"}
+
+
+def _is_bytes(kind):
     import pyarrow.types as types
 
-    if types.is_struct(kind):
-        names = {field.name for field in kind}
-        return "bytes" in names and names <= {"bytes", "path"}
     return types.is_binary(kind) or types.is_large_binary(kind)
+
+
+def _has_paths_alone(file, field):
+    """Whether all bytes of a column of images are null, which leaves their paths."""
+    import pyarrow.types as types
+
+    if field.type.get_field_index("path") < 0:
+        return False
+    if types.is_null(field.type.field("bytes").type):
+        return True
+    metadata, nulls = file.metadata, 0
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        for chunk in map(group.column, range(group.num_columns)):
+            known = chunk.statistics and chunk.statistics.has_null_count
+            if known and chunk.path_in_schema == f"{field.name}.bytes":
+                nulls += chunk.statistics.null_count
+    return nulls == metadata.num_rows
+
+
+def _some_value(path, column):
+    """The first bytes of a column; none where it has none."""
+    for _, values in _batches(path, column):
+        if first := next(filter(None, values), b""):
+            return first
+    return b""
+
+
+def _is_text(content):
+    try:
+        return not any(ord(c) < 9 for c in content.decode("utf-8"))
+    except UnicodeDecodeError:
+        return False
+
+
+def _cells(name, column):
+    """The values of a column; dates that Python has no type for are text."""
+    import pyarrow
+    import pyarrow.types as types
+
+    try:
+        if _is_image_struct(column.type):
+            return [value and value["path"] for value in column.to_pylist()]
+        if _is_bytes(column.type):
+            column = column.cast(pyarrow.string())
+        return column.to_pylist()
+    except Exception as error:
+        if types.is_temporal(column.type):
+            return column.cast(pyarrow.string()).to_pylist()
+        raise ValueError(f"column {name!r}: {_first_line(error)}") from error
+
+
+def _check_names(names):
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"the column {shorten(', '.join(twice))} is there twice")
 
 
 def _paths(path, column):

@@ -50,10 +50,9 @@ class Tables(NamedTuple):
     paths: tuple[pathlib.Path, ...]
     parts: tuple[str, ...]
 
-    @property
-    def hold_images(self) -> bool:
-        """Whether the images are inside the files."""
-        return bool(self.paths) and all(map(_holds_images, self.paths))
+    def hold_images(self, column: str | None = None) -> bool:
+        """Whether the images, of a column that may be named, are inside the files."""
+        return bool(self.paths) and all(_holds_images(p, column) for p in self.paths)
 
     def read(self) -> list[tuple[pathlib.Path, str, Table]]:
         """Every table with its path and its part."""
@@ -212,10 +211,10 @@ def _check_suffix(path):
         )
 
 
-def _holds_images(path):
+def _holds_images(path, column):
     suffix = path.suffix.lower()
     inside = suffix in (".tar", ".mat")
-    return inside or (suffix == ".parquet" and parquet.holds_images(path))
+    return inside or (suffix == ".parquet" and parquet.holds_images(path, column))
 
 
 def _hash(path):
