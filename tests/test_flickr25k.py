@@ -182,10 +182,11 @@ def test_images_are_small_when_pickled(tmp_path, load):
 def test_an_interrupted_preparation_leaves_nothing_that_looks_finished(tmp_path, load):
     write_flickr(tmp_path / "data")
     script = f"""
+        import os
         import time
         from modal_aware_jax.data import flickr25k, prepare
         def slow(encoded, size):
-            print("reading", flush=True)
+            os.write(1, b"reading\\n")  # at once, unlike print on two threads
             time.sleep(100)
         prepare.to_stored = slow
         flickr25k.load({str(tmp_path / "data")!r}, min_tag_count=1,

@@ -3,6 +3,9 @@
 import csv
 import io
 import json
+import os
+import shutil
+import subprocess
 import tarfile
 
 import h5py
@@ -427,6 +430,45 @@ def test_a_shard_that_is_cut_between_members_is_told(data, load):
     assert len(load(on_problem="skip")) == 3
 
 
+@pytest.mark.parametrize("suffix", ["gz", "xz", "bz2"])
+def test_a_compressed_shard_is_uncompressed_as_the_message_says(data, load, suffix):
+    path = data / "my shard.tar"
+    with tarfile.open(path, f"w:{suffix}") as archive:
+        for i, text in enumerate(TEXTS):
+            add(archive, f"{i}.jpg", jpeg(i))
+            add(archive, f"{i}.txt", text.encode())
+    with pytest.raises(ValueError, match="is compressed") as caught:
+        load()
+    command = str(caught.value).rpartition("first: ")[2]
+    program = command.rpartition("&& ")[2].split()[0]
+    if shutil.which(program) is None:
+        pytest.skip(f"{program} is not there")
+    subprocess.run(command, shell=True, check=True)
+    assert load().captions[:] == TEXTS
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("t.csv.gz", "uncompress t.csv.gz first"),
+        ("t.tgz", "uncompress t.tgz first"),
+        ("t.xlsx", 'save t.xlsx as "CSV UTF-8"'),
+        ("t.ndjson", "name t.ndjson t.jsonl"),
+    ],
+)
+def test_a_table_in_another_form_is_told_with_what_to_do(data, load, name, hint):
+    (data / name).write_bytes(b"x")
+    with pytest.raises(ValueError, match=rf"0 are there \(none\) \({hint}\)"):
+        load()
+    with pytest.raises(ValueError, match=f"To read it, {hint}[.]$"):
+        load(table=name)
+    with pytest.raises(ValueError, match="table=,: no file is named"):
+        load(table=",")
+    os.mkfifo(data / "pipe")
+    with pytest.raises(ValueError, match="neither a folder nor a plain file"):
+        load(data / "pipe")
+
+
 def test_a_second_image_of_one_name_in_a_shard_is_told(data, load):
     """Names count up to their first dot, as the webdataset library has it."""
     with tarfile.open(data / "0.tar", "w") as archive:
@@ -566,6 +608,18 @@ def test_matlab_files_for_each_table(data, load):
     (data / "mir-iall.mat").unlink()
     with pytest.raises(ValueError, match="there is no table of images"):
         load()
+
+
+def test_tables_of_matlab_that_hold_nothing_or_no_colours_are_told(data, load):
+    with h5py.File(data / "f.mat", "w") as file:
+        file["IAll"], file["LAll"] = PICTURES, LABELS
+        file["YAll"] = h5py.Empty("f")
+    with pytest.raises(ValueError, match=r"no table of tags \(YAll\)"):
+        load()
+    content = {"IAll": PICTURES.astype(complex), "YAll": TAGS, "LAll": LABELS}
+    scipy.io.savemat(data / "f.mat", content)
+    with pytest.raises(ValueError, match="no colours but of type complex"):
+        load(allow_empty_text=True)
 
 
 def test_features_in_place_of_images_are_refused(data, load):

@@ -126,7 +126,9 @@ def _tables(path) -> Iterator[Variable]:
                     if not isinstance(link, h5py.HardLink):
                         continue  # a link may lead to any other file
                     item = file[name]
-                    if isinstance(item, h5py.Dataset) and item.external is None:
+                    if not isinstance(item, h5py.Dataset) or item.shape is None:
+                        continue  # a group, or a table that holds nothing
+                    if item.external is None:
                         yield Variable(path, name, item.shape, True, item.dtype)
         else:
             import scipy.io
@@ -272,6 +274,8 @@ def _bytes(image):
     """An image of numbers 0 to 255 of any type -> uint8; else a ValueError."""
     if image.dtype == np.uint8:
         return np.ascontiguousarray(image)
+    if image.dtype.kind not in "buif":
+        raise ValueError(f"its numbers are no colours but of type {image.dtype}")
     values = np.asarray(image, np.float64)
     if not np.isfinite(values).all() or values.min() < 0 or values.max() > 255:
         raise ValueError(

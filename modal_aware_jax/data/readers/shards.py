@@ -11,6 +11,7 @@ name run as a command, as that library does with `.pyd` and `pipe:`.
 
 import json
 import pathlib
+import shlex
 import tarfile
 from typing import NamedTuple
 
@@ -161,15 +162,17 @@ def _cut(path, at, error=None):
 def _why(path, error):
     with open(path, "rb") as file:
         start = file.read(6)
-    for magic, program in (
-        (b"\x1f\x8b", "gunzip"),
-        (b"BZh", "bunzip2"),
-        (b"\xfd7zXZ", "unxz"),
-        (b"\x28\xb5\x2f\xfd", "unzstd"),
+    for magic, program, suffix in (
+        (b"\x1f\x8b", "gunzip", ".gz"),
+        (b"BZh", "bunzip2", ".bz2"),
+        (b"\xfd7zXZ", "unxz", ".xz"),
+        (b"\x28\xb5\x2f\xfd", "unzstd", ".zst"),
     ):
-        if start.startswith(magic):
+        if start.startswith(magic):  # these programs go by the suffix
+            own, named = (shlex.quote(f"{path}{end}") for end in ("", suffix))
             return (
                 "the archive is compressed, and images in it cannot be found again by "
-                f"their place. Uncompress it first: {program} {path.name}"
+                f"their place. Uncompress it first: mv {own} {named} && "
+                f"{program} {named}"
             )
     return f"cannot be read as a tar archive ({error}). Copy or download it again."

@@ -29,6 +29,7 @@ PARTS = {
     **dict.fromkeys(("val", "valid", "validation", "dev"), "validation"),
     **dict.fromkeys(("database", "db", "gallery", "retrieval"), "database"),
 }
+PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip")
 _PART = re.compile(
     rf"(?:^|[-_. ])({'|'.join(sorted(PARTS, key=len, reverse=True))})"
     r"(?:20\d\d)?(?:$|[-_. ])"
@@ -107,6 +108,8 @@ def find_tables(
             )
         _check_suffix(source)
         return _tables(source.parent, [source])
+    if not source.is_dir():
+        raise ValueError(f"{source} is neither a folder nor a plain file.")
     if table:
         return _tables(source, _named(source, table))
     for folder in (source, source / "data"):
@@ -117,10 +120,8 @@ def find_tables(
         return Tables(source, (), ())
     if len(found) != 1 and not _belong_together(found):
         names = ", ".join(path.name for path in found) or "none"
-        packed = [p.name for p in source.glob("*.tar.*")] + [
-            p.name for p in source.glob("*.tgz")
-        ]
-        hint = f" (uncompress {packed[0]} first)" if packed and not found else ""
+        hints = [hint for path in sorted(source.iterdir()) if (hint := _hint(path))]
+        hint = f" ({hints[0]})" if hints and not found else ""
         raise ValueError(
             f"{source} must hold one table ({', '.join(SUFFIXES)}), tables of the "
             "parts of one collection (train.csv and test.csv), or a text file beside "
@@ -176,7 +177,10 @@ def _belong_together(paths):
 
 def _named(directory, table):
     paths = []
-    for name in filter(None, (part.strip() for part in table.split(","))):
+    names = [name for part in table.split(",") if (name := part.strip())]
+    if not names:
+        raise ValueError(f"--config.data.options.table={table}: no file is named.")
+    for name in names:
         found = [directory / name]
         if not found[0].is_file() and any(sign in name for sign in "*?["):
             found = sorted(path for path in _matching(directory, name))
@@ -205,10 +209,24 @@ def _matching(directory, pattern):
 
 def _check_suffix(path):
     if path.suffix.lower() not in SUFFIXES:
+        hint = f" To read it, {_hint(path)}." if _hint(path) else ""
         raise ValueError(
             f"{path}: tables are read from {', '.join(SUFFIXES[:-1])} and "
-            f"{SUFFIXES[-1]} files; {path.suffix or 'no suffix'} is none of them."
+            f"{SUFFIXES[-1]} files; {path.suffix or 'no suffix'} is none of them.{hint}"
         )
+
+
+def _hint(path):
+    """How a file that may be a table in another form is made one, '' for others."""
+    suffix = path.suffix.lower()
+    inner = pathlib.Path(path.stem).suffix.lower()
+    if (suffix in PACKED and inner in SUFFIXES) or suffix in (".tgz", ".txz"):
+        return f"uncompress {path.name} first"
+    if suffix in (".ndjson", ".jsonlines"):
+        return f"name {path.name} {path.stem}.jsonl"
+    if suffix in (".xlsx", ".xls", ".ods"):
+        return f'save {path.name} as "CSV UTF-8"'
+    return ""
 
 
 def _holds_images(path, column):
