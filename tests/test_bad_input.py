@@ -62,6 +62,26 @@ def test_sixteen_bit_grey_is_scaled_not_clipped():
     assert abs(pixels[8, :, 0] - np.linspace(0, 255, 64)).max() < 4
 
 
+@pytest.mark.parametrize("scale", [1, 255])
+def test_grey_of_fractions_is_scaled_not_clipped(scale):
+    ramp = np.tile(np.linspace(0, scale, 64, dtype=np.float32), (16, 1))
+    buffer = io.BytesIO()
+    Image.fromarray(ramp).save(buffer, "TIFF")
+    pixels, _ = stored(buffer.getvalue())
+    assert abs(pixels[8, :, 0] - np.linspace(0, 255, 64)).max() < 4
+
+
+@pytest.mark.parametrize("value", [np.nan, -1.0, 300.0, -1, 1 << 20])
+def test_values_that_are_no_grey_are_refused(value):
+    kind = np.int32 if isinstance(value, int) else np.float32
+    values = np.full((16, 16), 100, kind)
+    values[3, 3] = value
+    buffer = io.BytesIO()
+    Image.fromarray(values).save(buffer, "TIFF")
+    with pytest.raises(ImageProblem, match="grey is of 0 to 255"):
+        to_stored(buffer.getvalue(), 16)
+
+
 @pytest.mark.parametrize("format", ["JPEG", "TIFF"])
 def test_cmyk_becomes_the_right_colours(format):
     pixels, done = stored(picture("CMYK", format=format))
@@ -87,8 +107,9 @@ def test_an_image_on_its_side_is_turned_upright():
     pixels, done = stored(picture(exif=exif))
     assert pixels.shape == (32, 16, 3) and done == ("turned upright",)
     assert pixels[4, 8, 0] > 150 and pixels[28, 8, 2] > 150  # red is at the top
-    exif[0x0112] = 1
-    assert not stored(picture(exif=exif))[1]
+    for upright in (0, 1, 9):
+        exif[0x0112] = upright
+        assert not stored(picture(exif=exif))[1]
 
 
 def with_exif(block):

@@ -9,7 +9,7 @@ from PIL import Image, ImageOps
 
 MIN_SIDE = 8
 JPEG_QUALITY = 92
-_UPRIGHT = (None, 1)
+_TURNED = range(2, 9)  # EXIF knows no other but 1, upright
 
 
 class ImageProblem(ValueError):
@@ -38,8 +38,9 @@ def to_stored(
 
     A JPEG or PNG that is so already keeps its bytes; any other is stored as JPEG of
     quality 92. Grey is repeated over the channels, 16-bit grey is scaled to 8 bits,
-    CMYK is converted without its colour profile, what is transparent is laid on
-    white, and the first frame of an animation is taken.
+    grey of fractions is of 0 to 1 or of 0 to 255, CMYK is converted without its colour
+    profile, what is transparent is laid on white, and the first frame of an animation
+    is taken.
 
     Args:
       encoded: the bytes of an image file of any format that PIL reads.
@@ -100,7 +101,7 @@ def _to_stored(encoded, size, most_pixels):
     image.load()
     orientation, also_damaged = _orientation(image)
     done = ["rid of a damaged EXIF block"] if damaged or also_damaged else []
-    if orientation not in _UPRIGHT:
+    if orientation in _TURNED:
         image = ImageOps.exif_transpose(image)
         done.append("turned upright")
     if image.mode != "RGB":
@@ -181,12 +182,24 @@ _FILTERS = threading.Lock()
 QUIET = _Quiet()
 
 
+def _grey(values):
+    """Whole numbers up to 65,535, or fractions, as uint8; others are no grey."""
+    whole = values.dtype.kind in "iu"
+    low, high = values.min(), values.max()  # NaN where there is one
+    if not (0 <= low and high <= (65535 if whole else 255)):
+        raise ImageProblem(
+            "unreadable image",
+            f"its values go from {low} to {high}: grey is of 0 to 255, 0 to 1 or, "
+            "in whole numbers, 0 to 65535",
+        )
+    if whole:
+        return (values >> (8 if high > 255 else 0)).astype(np.uint8)
+    return np.round(values * (255 if high <= 1 else 1)).astype(np.uint8)
+
+
 def _to_rgb(image):
-    if image.mode.startswith("I"):  # PIL would clip 16 bits to 8
-        values = np.asarray(image).astype(np.int64)
-        shift = 8 if values.max(initial=0) > 255 else 0
-        values = np.clip(values >> shift, 0, 255).astype(np.uint8)
-        return Image.fromarray(values).convert("RGB")
+    if image.mode.startswith(("I", "F")):  # PIL would clip them to 8 bits
+        return Image.fromarray(_grey(np.asarray(image))).convert("RGB")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
