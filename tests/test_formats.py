@@ -553,6 +553,27 @@ def test_json_of_coco(data, load):
     assert pairs.labels.tolist() == [[0, 0], [0, 0], [1, 0]]
 
 
+def test_annotations_of_coco_that_name_no_image_or_no_text_are_told(data, load):
+    write_images(data)
+    images = [{"id": i, "file_name": f"{i}.jpg"} for i in (0, 1, 2)]
+    images[2]["id"] = 1  # that of another image
+    rows = [(0.0, "sea"), (1, None), (0, 5), (0, ["dog"]), (7, "sky")]
+    notes = [{"image_id": i, "caption": caption} for i, caption in rows]
+    content = {"images": images, "annotations": notes}
+    (data / "t.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError) as caught:
+        load(allow_empty_text=True)
+    told = [f"{p.where.rpartition('.json ')[2]}: {p}" for p in caught.value.problems]
+    assert [one.split(":")[0] for one in told] == [
+        *("image 3", "annotation 3", "annotation 4", "annotation 5")
+    ]
+    assert "has the id 1 of another image" in told[0]
+    assert load(allow_empty_text=True, on_problem="skip").captions[:2] == ["sea", ""]
+    content = {"images": [{"filename": "0.jpg", "sentences": [{"tokens": ["a", "b"]}]}]}
+    (data / "t.json").write_text(json.dumps(content))
+    assert load().captions[:] == ["a b"]
+
+
 def test_json_of_karpathy(data, load):
     (data / "val2014").mkdir()
     write_images(data / "val2014")

@@ -73,14 +73,14 @@ def _add_images(path, content, by_name, names, rows, problems):
             row = Row(where, {"image": file_name})
             by_name[file_name] = row
             rows.append(row)
-        if "id" in item:
-            by_id[str(item["id"])] = row
+        if "id" in item and by_id.setdefault(_key(item["id"]), row) is not row:
+            message = f"{file_name} has the id {item['id']!r} of another image"
+            problems.append(Problem("duplicate id", where, message))
         if isinstance(item.get("split"), str):
             row.cells["split"] = item["split"]
         if isinstance(item.get("sentences"), list):
             for sentence in item["sentences"]:
-                raw = sentence.get("raw") if isinstance(sentence, dict) else sentence
-                _add_text(row, raw)
+                _add_text(row, _sentence(sentence), where, problems)
     _add_annotations(path, content, by_id, names, problems)
 
 
@@ -102,14 +102,34 @@ def _file_name(item):
     return f"{folder}/{name}" if folder else name
 
 
-def _add_text(row, text):
-    if isinstance(text, str) and text.strip():
-        row.cells.setdefault("text", _Lines()).append(text.strip())
+def _key(number):
+    """An id as the annotations name it: 7, of a column with a gap 7.0, or "7"."""
+    whole = isinstance(number, float) and number.is_integer()
+    return str(int(number) if whole else number)
+
+
+def _sentence(item):
+    """The words of one of Karpathy's sentences."""
+    if not isinstance(item, dict):
+        return item
+    tokens = item.get("tokens")
+    if "raw" not in item and isinstance(tokens, list):
+        return " ".join(map(str, tokens))
+    return item.get("raw")
+
+
+def _add_text(row, text, where, problems):
+    lines = row.cells.setdefault("text", _Lines())
+    if isinstance(text, str):
+        lines += [text.strip()] if text.strip() else []
+    elif text is not None:
+        message = f"its caption is no text but a {type(text).__name__}"
+        problems.append(Problem("malformed line", where, message))
 
 
 def _add_annotations(path, content, by_id, names, problems):
     categories = {
-        str(item.get("id")): str(item.get("name"))
+        _key(item.get("id")): str(item.get("name"))
         for item in _items(path, content, "categories")
         if isinstance(item, dict)
     }
@@ -119,14 +139,15 @@ def _add_annotations(path, content, by_id, names, problems):
             row.cells.setdefault("labels", [])
     for number, item in enumerate(_items(path, content, "annotations"), start=1):
         where = f"{path} annotation {number}"
-        row = by_id.get(str(item.get("image_id"))) if isinstance(item, dict) else None
+        row = by_id.get(_key(item.get("image_id"))) if isinstance(item, dict) else None
         if row is None:
             message = "its image_id is that of no image"
             problems.append(Problem("malformed line", where, message))
             continue
-        _add_text(row, item.get("caption"))
+        if "caption" in item:
+            _add_text(row, item["caption"], where, problems)
         if "category_id" in item:
-            name = categories.get(str(item["category_id"]))
+            name = categories.get(_key(item["category_id"]))
             if name is None:
                 message = f"category {item['category_id']} is none of the categories"
                 problems.append(Problem("unknown label", where, message))
