@@ -109,6 +109,17 @@ def test_columns_labels_and_words_can_be_named(tmp_path, load):
     assert pairs.text.tolist() == [[1, 0], [0, 0]]
 
 
+def test_names_that_are_given_twice_or_empty_are_taken_as_meant(tmp_path, load):
+    write_csv(tmp_path / "data")
+    pairs = load(label_names="lake, boat,lake,dog", tag_separator="")
+    assert pairs.label_names == ("lake", "boat", "dog")
+    assert pairs.labels.sum(axis=0).tolist() == [2, 1, 1]
+    assert "boat" in pairs.vocabulary
+    for place in ("none.txt", str(tmp_path)):
+        with pytest.raises(ValueError, match=f"{place} cannot be read .*one word a"):
+            load(vocabulary=place)
+
+
 def test_only_frequent_words_are_kept(tmp_path, load):
     write_csv(tmp_path / "data")
     assert load(min_word_count=2).vocabulary == ("a", "lake", "red")

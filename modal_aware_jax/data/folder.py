@@ -123,7 +123,7 @@ def load(
     )
     options = dict(
         given_split=given_split,
-        tag_separator=tag_separator,
+        tag_separator=tag_separator or None,
         label_names=given_names(label_names),
         no_label=given_names(no_label) or (),
         vocabulary=vocabulary,

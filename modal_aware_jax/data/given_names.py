@@ -4,7 +4,9 @@ from collections.abc import Sequence
 
 
 def given_names(names: str | Sequence[str] | None) -> tuple[str, ...] | None:
-    """Names as a tuple; text holds them with commas between. None and '' are None.
+    """Names as a tuple, each once; text holds them with commas between.
+
+    None and '' are None.
 
     Example:
       >>> given_names("dog, red boat"), given_names(["a,b"]), given_names("")
@@ -12,5 +14,5 @@ def given_names(names: str | Sequence[str] | None) -> tuple[str, ...] | None:
     """
     if isinstance(names, str):
         names = [part.strip() for part in names.split(",")]
-    names = tuple(name for name in names or () if name)
+    names = tuple(dict.fromkeys(name for name in names or () if name))
     return names or None

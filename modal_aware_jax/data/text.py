@@ -85,6 +85,11 @@ def read_vocabulary(path: str | os.PathLike) -> tuple[str, ...]:
     """Reads a vocabulary, one word a line (UTF-8), in the order of the file."""
     try:
         lines = pathlib.Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise ValueError(
+            f"read_vocabulary: {path} cannot be read ({error.strerror}). Name a file "
+            "with one word a line."
+        ) from error
     except UnicodeDecodeError as error:
         raise ValueError(
             f"read_vocabulary: {path} is not UTF-8 ({error}). Save it as UTF-8."

@@ -1,6 +1,7 @@
 """Which numbers a config may hold: others end in tracebacks, or teach nonsense."""
 
 import math
+import sys
 from typing import NamedTuple
 
 
@@ -9,12 +10,12 @@ class Range(NamedTuple):
 
     words: str
     lowest: float
-    highest: float = math.inf
+    highest: float = sys.float_info.max
 
 
 COUNT = Range("1 or more", 1)
 SIZE = Range("0 or more", 0)
-DIVISOR = Range("above 0", math.ulp(0))
+POSITIVE = Range("above 0", math.nextafter(0, 1))
 SHARE = Range("a share, 0 to 1", 0, 1)
 # What is left by dropout is scaled up, and of nothing there is nothing to scale.
 DROPOUT = Range("a share, 0 or more and below 1", 0, math.nextafter(1, 0))
@@ -27,6 +28,8 @@ RANGES = {
         *("model.token_heads", "model.num_heads", "model.head_layers"),
         *("loss.pair_rows", "optimizer.decay_every_epochs"),
         *("training.num_epochs", "training.batch_size"),
+        *("data.options.min_word_count", "data.options.min_tag_count"),
+        *("data.options.num_labels", "data.options.max_sentences"),
     ),
     SIZE: (
         *("data.num_validation", "data.num_tokens", "data.split_seed"),
@@ -39,6 +42,7 @@ RANGES = {
         *("optimizer.weight_decay", "optimizer.warmup_steps"),
         *("training.map_crop", "training.validation_database"),
         *("training.checkpoint_steps", "training.workers"),
+        *("data.options.max_words", "data.options.stored_size"),
     ),
     SHARE: (
         *("model.modality_dropout", "loss.momentum"),
@@ -50,15 +54,16 @@ RANGES = {
         *("model.encoder_dropout", "optimizer.b2"),
     ),
 }
-# Options of losses, `config.loss.options.LOSS.NAME`.
-OPTIONS = {
+
+# Of every loss that has an option of this name, config.loss.options.LOSS.NAME.
+OF_LOSSES = {
+    COUNT: ("num_stages",),
     SIZE: (
         *("weight", "ap_weight", "quantization_weight", "balance_weight"),
         *("margin", "margin_per_bit", "margin_per_root_bit"),
     ),
-    COUNT: ("num_stages",),
+    POSITIVE: ("temperature", "alpha"),
     SHARE: ("share", "label_smoothing"),
-    DIVISOR: ("temperature", "alpha"),
 }
 
 
@@ -66,8 +71,7 @@ def check_ranges(config) -> None:
     """Refuses numbers beyond their range.
 
     Args:
-      config: of one run; what it lacks or leaves open is not looked at. Options are
-        looked at of all losses: a comparison brings each method's own.
+      config: of one run; what it lacks or leaves open is not looked at.
 
     Raises:
       ValueError: names the key, its range and the number.
@@ -77,16 +81,14 @@ def check_ranges(config) -> None:
             value = config
             for key in name.split("."):
                 value = None if value is None else value.get(key)
-            if value is not None:
-                _check(name, allowed, value)
-    of_option = {name: allowed for allowed, names in OPTIONS.items() for name in names}
-    for loss, options in config.loss.get("options", {}).items():
-        for name in options if hasattr(options, "items") else ():
-            if name in of_option:
-                _check(f"loss.options.{loss}.{name}", of_option[name], options[name])
+            _check(name, value, allowed)
+    for loss, options in (config.get("loss") or {}).get("options", {}).items():
+        for allowed, names in OF_LOSSES.items():
+            for name in names if hasattr(options, "get") else ():
+                _check(f"loss.options.{loss}.{name}", options.get(name), allowed)
 
 
-def _check(name, allowed, value):
+def _check(name, value, allowed):
     # Not `value < lowest`, which lets a NaN pass.
-    if not allowed.lowest <= value <= allowed.highest:
+    if value is not None and not allowed.lowest <= value <= allowed.highest:
         raise ValueError(f"config.{name} is {allowed.words}, got {value}.")
