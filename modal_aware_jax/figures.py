@@ -14,6 +14,9 @@ WORKDIR/report/ already. --figures names what to make, all by default:
   statistics   the data set in one table; needs no cells.
   vectors      task classification, where it is the only figure: the fused vectors of
                the test posts by PCA and t-SNE, coloured by class, method beside method.
+
+The task cross_modal has convergence and statistics; the others' figures are in their
+reports.
 """
 
 import csv
@@ -32,7 +35,7 @@ from modal_aware_jax.compare.cells import Cell, cell_config
 from modal_aware_jax.compare.finished import chosen_cells, open_cell
 from modal_aware_jax.compare.origin import provenance
 from modal_aware_jax.compare.perturbed import Reader
-from modal_aware_jax.compare.vectors import draw_vectors
+from modal_aware_jax.compare.vectors import FILE, draw_vectors
 from modal_aware_jax.data import pipeline
 from modal_aware_jax.experiment.sources import split_of
 from modal_aware_jax.hashing.codes import unpack
@@ -44,6 +47,7 @@ from modal_aware_jax.training.metrics import read_metrics
 
 FIGURES = ("convergence", "latency", "codes", "attention", "statistics")
 OF_CLASSES = ("vectors",)
+OF_SIDES = ("convergence", "statistics")  # codes of images and of texts, none of pairs
 ABLATION = ("modal_aware", "no_kernel", "no_attention")
 BATCH_SIZES = (1, 100)
 
@@ -51,9 +55,15 @@ flags.adopt_module_key_flags(cli)  # --help shows them
 flags.adopt_module_key_flags(cell_flags)
 flags.DEFINE_list("figures", [], "What to make; see above.")
 flags.DEFINE_integer("seed", None, "Training seed of codes, attention and latency.")
-flags.DEFINE_integer("points", 900, "codes: so many pairs of the database at most.")
-flags.DEFINE_integer("photographs", 4, "attention: so many test queries.")
-flags.DEFINE_integer("rounds", 9, "latency: timings of each method; the median counts.")
+flags.DEFINE_integer(
+    "points", 900, "codes, vectors: so many pairs at most.", lower_bound=10
+)
+flags.DEFINE_integer(
+    "photographs", 4, "attention: so many test queries.", lower_bound=1
+)
+flags.DEFINE_integer(
+    "rounds", 9, "latency: timings of each method; the median counts.", lower_bound=1
+)
 
 
 def title(method: str) -> str:
@@ -207,6 +217,20 @@ def write_statistics(settings, directory, pairs) -> None:
     print(table)
 
 
+def figures_of(task) -> tuple[str, ...]:
+    """The names of a task's figures."""
+    if task.code_of_pair:
+        return FIGURES
+    if task.arrays_file == FILE:
+        return OF_CLASSES
+    if task.comparison.by_bits:
+        return OF_SIDES
+    raise ValueError(
+        f"The task {task.name} has no figures but those of its report, which "
+        "`python -m modal_aware_jax.compare` writes."
+    )
+
+
 def _one_seed(cells, methods=None) -> list[Cell]:
     """The first seed's cell of each method."""
     first = {}
@@ -224,8 +248,8 @@ def _one_seed(cells, methods=None) -> list[Cell]:
 def run(args) -> None:
     """Makes the figures that are asked for."""
     settings = cli.needed_config(args)
-    by_bits = build.task_of(settings).comparison.by_bits
-    known = FIGURES if by_bits else OF_CLASSES
+    task = build.task_of(settings)
+    known = figures_of(task)
     wanted = args.figures or list(known)
     for name in wanted:
         build.choose("figure", dict.fromkeys(known), name)
@@ -233,9 +257,14 @@ def run(args) -> None:
     directory = workdir / "figures"
     cells, pairs = {}, None
     if set(wanted) != {"statistics"}:
-        options = {"methods": args.methods, "bits": args.bits, "codes": by_bits}
+        options = {"methods": args.methods, "bits": args.bits, "codes": False}
         cells = chosen_cells(settings, workdir, **options)
     one = {c: f for c, f in cells.items() if args.seed in (None, c.seed)}
+    if cells and not one:
+        seeds = ", ".join(map(str, sorted({cell.seed for cell in cells})))
+        raise ValueError(
+            f"--seed={args.seed}: the finished cells have the seeds {seeds}."
+        )
     if not set(wanted) <= {"convergence", "vectors"}:
         pairs = build.collection(settings.data)
     directory.mkdir(parents=True, exist_ok=True)

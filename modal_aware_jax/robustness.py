@@ -37,9 +37,11 @@ flags.adopt_module_key_flags(cli)  # --help shows them
 flags.adopt_module_key_flags(cell_flags)
 flags.DEFINE_list("seeds", [], "Training seeds; all by default.")
 flags.DEFINE_list("levels", ["1", "2", "3"], "Of mild (1), medium (2), strong (3).")
-flags.DEFINE_integer("queries", 0, "Take so many of the test queries; 0: all.")
+flags.DEFINE_integer(
+    "queries", 0, "Take so many of the test queries; 0: all.", lower_bound=0
+)
 flags.DEFINE_boolean("database", False, "Perturb the database too.")
-flags.DEFINE_integer("noise_seed", 0, "Seed of all perturbations.")
+flags.DEFINE_integer("noise_seed", 0, "Seed of all perturbations.", lower_bound=0)
 
 
 def database_codes(experiment, directory: pathlib.Path) -> np.ndarray:
@@ -61,19 +63,21 @@ def run(args) -> None:
     """Measures what is not yet measured, and writes the report."""
     settings = cli.needed_config(args)
     workdir = pathlib.Path(args.workdir or "runs/compare").expanduser()
-    levels = [_level(text) for text in args.levels]
+    levels = [_level(text) for text in args.levels or [""]]
     cells = chosen_cells(
         settings,
         workdir,
         methods=args.methods,
         bits=args.bits,
-        seeds=[int(seed) for seed in args.seeds],
+        seeds=[_seed(text) for text in args.seeds],
     )
     directory = workdir / "robustness"
     directory.mkdir(parents=True, exist_ok=True)
+    number = next(iter(cells.values())).result["num_queries"]
+    number = args.queries if args.queries < number else 0  # 0: all
     what = {
         "noise_seed": args.noise_seed,
-        "queries": args.queries,
+        "queries": number,
         "database": args.database,
     }
     runs = {cell: fingerprint(cell_config(settings, cell)) for cell in cells}
@@ -90,7 +94,7 @@ def run(args) -> None:
         for condition in wanted
     ]
     side = "queries and database" if args.database else "queries; the database is clean"
-    some = f"{args.queries} test queries" if args.queries else "all test queries"
+    some = f"{number} test queries" if number else "all test queries"
     text = write_robustness(
         directory,
         rows,
@@ -176,6 +180,14 @@ def _measure_waiting(settings, workdir, waiting, kept, args):
         clean_database=None if args.database else databases,
     ):
         kept.add(row)
+
+
+def _seed(text):
+    if not text.isdecimal():
+        raise ValueError(
+            f"--seeds are whole numbers from 0, such as 0,1, not {text!r}."
+        )
+    return int(text)
 
 
 def _level(text):

@@ -11,7 +11,8 @@ import pytest
 from flax import nnx
 from test_matching_task import Halves
 
-from modal_aware_jax import build, compare
+from modal_aware_jax import build, compare, modes
+from modal_aware_jax.compare.finished import chosen_cells
 from modal_aware_jax.experiment.backbones import BACKBONES, BackboneKind
 from modal_aware_jax.experiment.cross_modal_methods import LOSSES, METHODS
 from modal_aware_jax.models.temperature import Temperature
@@ -105,6 +106,23 @@ def test_means_and_what_is_refused(finished):
             build.experiment(other, pairs)
     model = build.experiment(config, pairs).model
     assert isinstance(model.towers.text.tower.head, nnx.Module)
+
+
+def test_what_needs_one_code_of_a_pair_is_refused(finished):
+    """Both codes of a pair, side by side, are no code of K bits."""
+    config, workdir, cell, _ = finished
+    run, folder = build.experiment(config), workdir / cell.folder
+    for mode in (
+        lambda: modes.encode_collection(run, folder),
+        lambda: modes.search_run(run, folder, words="kite"),
+        lambda: modes.service_of_run(run, folder),
+        lambda: modes.export_run(run, folder),
+    ):
+        with pytest.raises(ValueError, match="codes of pairs .* is in codes.npz"):
+            mode()
+    assert not (folder / "encoded.npz").exists()
+    with pytest.raises(ValueError, match="codes of pairs .* cross_modal has none"):
+        chosen_cells(config, workdir)
 
 
 def test_a_word_tower_sums_vectors_over_the_root_of_their_number():

@@ -145,6 +145,46 @@ except ValueError as error:
     assert "mine has none" in robustness
 
 
+def test_mistakes_on_the_command_lines_are_told(tmp_path):
+    """In a process of its own: importing a command defines its flags."""
+    program = """
+import sys, types
+from modal_aware_jax import build, figures, robustness
+from modal_aware_jax.compare.cells import Cell
+
+def told(call, *args, **values):
+    try:
+        values = types.SimpleNamespace(config={}, workdir=sys.argv[1], **values)
+        call(*args or [values])
+    except ValueError as error:
+        print(error)
+
+print(*figures.figures_of(build.TASKS["cross_modal"]))
+told(figures.figures_of, build.TASKS["matching"])
+cells = dict.fromkeys([Cell("text", 8, 1), Cell("gmu", 8, 0)])
+figures.chosen_cells = lambda *_, **__: cells
+asked = {"methods": [], "bits": None}
+told(figures.run, figures=["latency"], seed=7, **asked)
+told(robustness.run, levels=[], seeds=[], **asked)
+told(robustness.run, levels=["1"], seeds=["x"], **asked)
+names = ("points", "photographs", "rounds", "queries", "noise_seed")
+print(*(figures.flags.FLAGS[name].parser.lower_bound for name in names))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    sides, matching, seed, levels, seeds, lowest = done.stdout.splitlines()
+    assert sides == "convergence statistics"
+    assert "matching has no figures but those of its report" in matching
+    assert seed == "--seed=7: the finished cells have the seeds 0, 1."
+    assert levels == "--levels are of 1 (mild), 2 and 3 (strong), not ''."
+    assert seeds == "--seeds are whole numbers from 0, such as 0,1, not 'x'."
+    assert lowest == "10 1 1 0 0"
+
+
 def test_an_overlay_takes_both_ends_of_the_colours():
     import matplotlib
 

@@ -25,12 +25,12 @@ def chosen_cells(
       methods: in this order; empty: all that are there, in the order of the task.
       bits: None: the length that most cells have, the longest of several.
       seeds: empty: all.
-      codes: whether cells without codes are refused.
+      codes: whether cells without codes of pairs are refused.
     """
     task = build.task_of(config)
-    if codes and not task.comparison.by_bits:
+    if codes and not task.code_of_pair:
         raise ValueError(
-            f"Robustness and figures read the codes of finished cells; the task "
+            "Robustness is told by the codes of pairs of finished cells; the task "
             f"{task.name} has none. `python -m modal_aware_jax.compare` reports on it."
         )
     found, left_out = find_cells(config, workdir)

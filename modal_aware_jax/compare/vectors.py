@@ -5,6 +5,8 @@ import numpy as np
 from modal_aware_jax import build
 from modal_aware_jax.report import code_space
 
+FILE = "predictions.npz"  # of tasks whose arrays have vectors of the test posts
+
 
 def draw_vectors(settings, workdir, directory, cells, *, points) -> None:
     """vectors_pca.png and vectors_tsne.png, method beside method.
@@ -18,7 +20,7 @@ def draw_vectors(settings, workdir, directory, cells, *, points) -> None:
     """
     methods, found = build.task_of(settings).methods, {}
     for cell in cells:
-        with np.load(workdir / cell.folder / "predictions.npz") as kept:
+        with np.load(workdir / cell.folder / FILE) as kept:
             found[methods[cell.method].title] = kept["vectors"]
             labels, names = kept["labels"], kept["class_names"].tolist()
     if labels.ndim == 1:

@@ -51,27 +51,24 @@ def encode_collection(
 
 
 def need_codes(experiment: Experiment) -> None:
-    """Refuses a run whose outputs are no relaxed bits."""
+    """Refuses a run whose outputs are not the relaxed bits of one code a pair."""
     task = experiment.task
-    if not task.comparison.by_bits:
+    if not task.code_of_pair:
         raise ValueError(
-            f"The task {task.name} has no codes to encode or to search by. Train with "
-            "--config.task=hashing for codes; what this run says of its test pairs is "
-            f"in {task.arrays_file} after --mode=evaluate."
+            f"The task {task.name} has no codes of pairs to encode, to search by or to "
+            "export. Train with --config.task=hashing for them; what this run says of "
+            f"its test pairs is in {task.arrays_file} after --mode=evaluate."
         )
 
 
 def need_codes_of(model: EncoderModel) -> None:
     """`need_codes` of an exported model; one without facts is taken as it is."""
-    if (
-        not model.task
-        or choose("task of --model", TASKS, model.task).comparison.by_bits
-    ):
+    if not model.task or choose("task of --model", TASKS, model.task).code_of_pair:
         return
     raise ValueError(
-        f"--model: it was trained for the task {model.task}, which has no codes to "
-        "encode or to search by. Give the export of a run with --config.task=hashing; "
-        "a classifier predicts with --mode=predict."
+        f"--model: it was trained for the task {model.task}, which has no codes of "
+        "pairs to encode or to search by. Give the export of a run with "
+        "--config.task=hashing; a classifier predicts with --mode=predict."
     )
 
 

@@ -46,6 +46,14 @@ def program_text(experiment: Experiment) -> ProgramText:
     """
     text, task = experiment.text, experiment.task
     classes = task.name == "classification"
+    if not (classes or task.code_of_pair):
+        instead = f"What it says of its test pairs is in {task.arrays_file}."
+        if task.embeddings is not None:
+            instead = "Search by the run itself: --mode=search --workdir=..."
+        raise ValueError(
+            "export: a program gives codes of pairs or classes, and the task "
+            f"{task.name} learns neither. {instead}"
+        )
     if isinstance(text, WordTokens) and classes:
         vectors, longest = jnp.asarray(text.vectors_of_words), text.longest
         return ProgramText(
@@ -60,7 +68,7 @@ def program_text(experiment: Experiment) -> ProgramText:
     tokens = isinstance(experiment.collection.text, TokenTable)
     if isinstance(text, BagOfWords) and not text.weighs and not tokens:
         return ProgramText(len(text.vocabulary), lambda bags: bags)
-    mode = "encode" if task.comparison.by_bits else "predict"
+    mode = "predict" if classes else "encode"
     raise ValueError(
         "export: the program reads bags of words, or word pieces to classes; this run "
         f"has config.data.text={experiment.config['data']['text']}. {mode.title()} "

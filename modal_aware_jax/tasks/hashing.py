@@ -264,6 +264,7 @@ HASHING = Task(
     num_outputs=lambda config, pairs: config.model.num_bits,
     loss=functools.partial(head_loss, LOSSES),
     output=head_output,
+    code_of_pair=True,
     validation=validation,
     validate=validate,
     score="map",

@@ -128,6 +128,8 @@ class Task:
         vectors [B, D], or what the task's networks give, of a batch, which holds
         `image`, `text`, `labels` and `index`.
       output: `output(joint)` -> `output(model, batch)`, in evaluation mode.
+      code_of_pair: whether outputs are the relaxed bits of one code of each pair, which
+        is encoded, searched by, exported and perturbed.
       pairs: `pairs(network, joint)` -> how pairs of a gallery are scored, with
         `encode(model, batch)` and `score(model, image, text, mask)`, in evaluation
         mode; None where the network does not. None: no network does.
@@ -161,6 +163,7 @@ class Task:
     solve: Callable[..., Callable | None] | None = None
     loss: Callable[..., Callable]
     output: Callable[..., Callable]
+    code_of_pair: bool = False
     pairs: Callable[..., Any] | None = None
     second: Callable[..., dict] | None = None
     validation: Callable[..., dict]
