@@ -70,6 +70,10 @@ def test_what_is_there_is_kept_and_another_config_is_refused(
     config.training.num_epochs += 1
     found, left_out = compare.find_cells(config, tmp_path)
     assert not found and len(left_out) == len(finished)
+    message = rf"{len(finished)} of its {len(finished)} cells are of another config"
+    with pytest.raises(ValueError, match=message):
+        compare.unpack_records(tmp_path / "cells.npz", tmp_path / "new", config)
+    assert not (tmp_path / "new").exists()  # where they would stand in the way
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from modal_aware_jax.compare.cells import (
     Cell,
     Finished,
     cell_config,
+    fingerprint,
     record_of,
     write_cell,
 )
@@ -64,7 +65,8 @@ def unpack_records(path: pathlib.Path, workdir: pathlib.Path, config) -> int:
       How many were added.
 
     Raises:
-      ValueError: the file is none of `write_records`.
+      ValueError: the file is none of `write_records`, or holds cells of another config,
+        which would keep the folder's own from being run.
     """
     items = task_of(config).comparison.items
     needed = next(iter(items))
@@ -85,6 +87,17 @@ def unpack_records(path: pathlib.Path, workdir: pathlib.Path, config) -> int:
             f"{path} holds no finished cells ({type(error).__name__}: {error}). "
             "--records takes the report/cells.npz of a comparison."
         ) from None
+    others = [
+        cell
+        for cell, row in zip(cells, rows, strict=True)
+        if row.get("fingerprint") != fingerprint(cell_config(config, cell))
+    ]
+    if others:
+        raise ValueError(
+            f"{path}: {len(others)} of its {len(cells)} cells are of another config, "
+            f"such as [{others[0]}]. Nothing was taken over: give the config and the "
+            "changes that they were made with."
+        )
     added = 0
     for cell, row in zip(cells, rows, strict=True):
         directory = workdir / cell.folder
