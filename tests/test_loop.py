@@ -163,6 +163,13 @@ def test_a_longer_run_goes_on_where_the_shorter_ended(undisturbed, tmp_path, cap
     assert printed.count("Changed") == 1
 
 
+def test_a_run_with_fewer_steps_an_epoch_than_before_is_refused(tmp_path):
+    run(tmp_path, num_epochs=1)
+    message = "at step 10, after epoch 1: its epochs had more than the 5 steps"
+    with pytest.raises(ValueError, match=message):
+        run(tmp_path, steps_per_epoch=5)
+
+
 def test_non_finite_loss_names_step_batch_and_last_good_checkpoint(tmp_path):
     with pytest.raises(NonFiniteLoss) as stopped:
         run(tmp_path, Batches(bad=24), checkpoint_steps=3)

@@ -82,9 +82,8 @@ def run(workdir, batches=None, *, num_epochs=4, seed=0, **options):
         workdir=workdir,
         key=jax.random.key(5),
         num_epochs=num_epochs,
-        steps_per_epoch=10,
         ids=IDS,
-        **{"log_steps": 5, **options},
+        **{"steps_per_epoch": 10, "log_steps": 5, **options},
     )
 
 

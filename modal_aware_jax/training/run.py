@@ -107,6 +107,7 @@ class Run:
             self.epoch, self.history = record["epoch"], record["history"]
             self.best, window, sums = record["best"], record["window"], record["sums"]
             step = int(self.state.step)
+            self._check_epochs(step)
             self._saved = step, self.epoch
             messages += [f"Going on from step {step} of {self._workdir}."]
             messages += _config_changes(record["config"], self._config)
@@ -115,6 +116,21 @@ class Run:
         self.step = int(self.state.step)
         self._window, self._sums = Means(window), Means(sums)
         return messages
+
+    def _check_epochs(self, step: int) -> None:
+        """Refuses a run whose epochs had more steps than they have now."""
+        before = self.history[-1]["step"] if self.history else 0
+        now = self.epoch * self._steps_per_epoch
+        if before > now or step > now + self._steps_per_epoch:
+            place = f"in epoch {self.epoch + 1}"
+            if step == before:
+                place = f"after epoch {self.epoch}"
+            raise ValueError(
+                f"The run in {self._workdir} is at step {step}, {place}: its epochs "
+                f"had more than the {self._steps_per_epoch} steps that they have now. "
+                "Go on with the batch size (config.training.batch_size) and the "
+                "training pairs that it began with, or choose another --workdir."
+            )
 
     def next_batch(self) -> dict:
         """The next batch; stops here if a signal came or the reading fails."""
