@@ -1,6 +1,7 @@
 """Flickr8k, Flickr30k and Karpathy's files from tiny copies of their layouts."""
 
 import json
+import zipfile
 
 import pytest
 from tiny_archives import jpeg, write_folder, write_zip
@@ -56,6 +57,40 @@ def test_flickr8k_as_kaggle_serves_it(tmp_path):
         ("a.jpg", ('A dog, a "cat" .', "Two ."), ""),
         ("b.jpg", ("One .",), ""),
     ]
+
+
+@pytest.mark.parametrize("damage", ["content", "password"])
+def test_a_zip_of_texts_that_cannot_be_read_is_told(tmp_path, damage):
+    write_zip(tmp_path / "Flickr8k_Dataset.zip", IMAGES)
+    path = tmp_path / "text.zip"
+    write_zip(path, TEXTS)
+    content = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        place = archive.getinfo("Flickr8k.token.txt").header_offset
+    if damage == "content":
+        start = place + 30 + len("Flickr8k.token.txt")
+        content[start : start + 8] = bytes(8)
+    else:  # the flag of encryption, in both of a member's headers
+        content[place + 6] |= 1
+        content[content.index(b"PK\1\2") + 8] |= 1
+    path.write_bytes(content)
+    (tmp_path / "folder.zip").mkdir()
+    with pytest.raises(DataProblems, match="token.txt in .*text.zip: cannot be read"):
+        flickr8k.read(tmp_path, on_problem="skip")
+
+
+def test_sentences_that_cannot_be_stored_or_are_none_are_told(tmp_path):
+    item = {"filename": "a.jpg", "split": "test", "sentences": [{"raw": "\ud83d"}]}
+    content = json.dumps({"images": [item]}).encode()
+    write_folder(tmp_path, {"a.jpg": jpeg(), "dataset_coco.json": content})
+    with pytest.raises(DataProblems, match="half a surrogate pair"):
+        karpathy.read(tmp_path)
+    write_folder(tmp_path, {"captions.txt": b"image,caption\n"})
+    with pytest.raises(ValueError, match="flickr8k: no image has a sentence"):
+        flickr8k.read(tmp_path)
+    write_folder(tmp_path, {"captions.txt": b'image,caption\na.jpg,"A dog\nb.jpg,x\n'})
+    with pytest.raises(DataProblems, match="takes the lines to 3 into one cell"):
+        flickr8k.read(tmp_path)
 
 
 def test_everything_wrong_with_flickr8k_is_told_at_once(tmp_path):

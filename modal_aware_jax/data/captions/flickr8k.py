@@ -23,6 +23,7 @@ from modal_aware_jax.data.captions.places import (
     find_text,
     need_text,
     open_files,
+    read_text,
     text_lines,
 )
 from modal_aware_jax.data.captions.records import (
@@ -34,6 +35,7 @@ from modal_aware_jax.data.captions.records import (
     sentences_of_images,
 )
 from modal_aware_jax.data.problems import Problem
+from modal_aware_jax.data.readers.delimited import broken_rows
 
 NAME = "flickr8k"
 SPLITS = {
@@ -98,7 +100,7 @@ def token_sentences(files, name, problems):
 
 def kaggle_sentences(files, name, problems):
     """Sentences of a CSV `image,caption`, numbered as they come."""
-    text = files.read(name).decode("utf-8-sig", "surrogateescape")
+    text = read_text(files, name).decode("utf-8-sig", "surrogateescape")
     lines = csv.reader(io.StringIO(text, newline=""), strict=True)
     numbers: dict[str, int] = {}
     header = None
@@ -109,7 +111,8 @@ def kaggle_sentences(files, name, problems):
         except StopIteration:
             return
         except csv.Error as error:
-            problems.append(Problem("malformed line", where, str(error)))
+            message = broken_rows(error, lines.line_num, where)
+            problems.append(Problem("malformed line", where, message))
             continue
         if not cells:
             continue

@@ -17,7 +17,12 @@ import json
 import os
 from collections.abc import Sequence
 
-from modal_aware_jax.data.captions.places import ImageFiles, need_text, open_files
+from modal_aware_jax.data.captions.places import (
+    ImageFiles,
+    need_text,
+    open_files,
+    read_text,
+)
 from modal_aware_jax.data.captions.records import (
     Captioned,
     Captions,
@@ -25,6 +30,7 @@ from modal_aware_jax.data.captions.records import (
     finish,
 )
 from modal_aware_jax.data.problems import DataProblems, Problem
+from modal_aware_jax.data.readers.rows import is_utf8
 
 NAME = "karpathy"
 FILES = ("dataset_flickr8k.json", "dataset_flickr30k.json", "dataset_coco.json")
@@ -79,8 +85,11 @@ def read(
 
 def _items(files, source):
     """The list `images`; DataProblems where the file has none."""
+    encoded = read_text(files, source)
     try:
-        content = json.loads(files.read(source).decode("utf-8-sig"))
+        content = json.loads(encoded.decode("utf-8-sig"))
+        if not is_utf8(json.dumps(content, ensure_ascii=False)):
+            raise ValueError("it has half a surrogate pair")
         items = content["images"]
         if not isinstance(items, list):
             raise TypeError(f"`images` is a {type(items).__name__}")

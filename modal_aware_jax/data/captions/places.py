@@ -27,7 +27,8 @@ def open_files(name: str, directory: str | os.PathLike) -> Files:
     files = Files()
     files.add_folder(directory)
     for path in sorted(directory.glob("*.zip")):
-        files.add_zip(path)
+        if path.is_file():
+            files.add_zip(path)
     return files
 
 
@@ -67,9 +68,19 @@ def need_text(reader: str, files: Files, directory, *basenames: str) -> str:
     return found
 
 
+def read_text(files: Files, name: str) -> bytes:
+    """A file of sentences or of parts; `DataProblems` where it cannot be read."""
+    try:
+        return files.read(name)
+    except Exception as error:  # zipfile raises nearly anything
+        message = f"cannot be read: {error}"
+        problem = Problem("unreadable file", files.where(name), message)
+        raise DataProblems("captions", [problem], skippable=False) from error
+
+
 def text_lines(files: Files, name: str, problems: list) -> Iterator[tuple[str, str]]:
     """(place, line) of every line that is not blank; what is not UTF-8 is a problem."""
-    for number, raw in enumerate(files.read(name).splitlines(), start=1):
+    for number, raw in enumerate(read_text(files, name).splitlines(), start=1):
         where = f"{files.where(name)} line {number}"
         try:
             line = raw.decode("utf-8-sig")

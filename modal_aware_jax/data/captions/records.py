@@ -120,6 +120,10 @@ def finish(
       name: of the reader, for messages.
       on_problem: 'stop' or 'skip'.
     """
+    if not records and not problems:
+        raise ValueError(
+            f"{name}: no image has a sentence. Look into the file that is to hold them."
+        )
     if problems and (on_problem == "stop" or not records):
         raise DataProblems(name, problems)
     return Captions(records, problems)

@@ -46,7 +46,7 @@ def read_delimited(path: pathlib.Path) -> Table:
                     f"{where}: the header cannot be read ({error}). Write a name for "
                     "each column there."
                 ) from error
-            message = _broken(error, lines.line_num, where)
+            message = broken_rows(error, lines.line_num, where)
             problems.append(Problem("malformed line", where, message))
             continue
         if not cells:
@@ -89,8 +89,8 @@ def _header(path, cells):
     return header
 
 
-def _broken(error, last, where):
-    """What is wrong with rows that the reader gave up at, and up to which line."""
+def broken_rows(error: csv.Error, last: int, where: str) -> str:
+    """What is wrong with rows from `where` on, which names a line, to the last."""
     first = int(where.rpartition(" ")[2])
     if last <= first:
         return str(error)
