@@ -53,6 +53,7 @@ import pathlib
 from absl import flags
 
 from modal_aware_jax import cli
+from modal_aware_jax.data.problems import shorten
 from modal_aware_jax.training.processes import is_first, start
 
 MODES = ("train", "evaluate", "encode", "search", "serve", "predict", "export")
@@ -165,7 +166,7 @@ def _search_run(args, experiment, workdir) -> None:
         return
     found = modes.search_embeddings(experiment, workdir, target=args.target, **query)
     for row in found:
-        caption = " / ".join(row["caption"].split("\n"))
+        caption = shorten(" / ".join(row["caption"].split("\n")))
         print(f"{row['rank']:4} {row['cosine']:6.3f}  {row['id']}  {caption}")
     print(f"The picture is {workdir / 'search.png'}")
 
@@ -318,6 +319,7 @@ def _reading_options(config) -> dict:
 def _print_found(found, workdir) -> None:
     for row in found:
         labels = ", ".join(row["labels"])
+        row = {**row, "caption": shorten(row["caption"])}  # on one line
         print("{rank:4} {distance:4}  {id}  {caption}".format(**row), f"[{labels}]")
     print(f"The picture is {workdir / 'search.png'}")
 

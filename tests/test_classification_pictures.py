@@ -21,7 +21,8 @@ def pixels(path):
 def test_a_confusion_matrix_is_drawn(tmp_path, count):
     matrix = np.diag(np.arange(count) * 9) + RNG.integers(0, 5, (count, count))
     matrix[0] = 0  # a class without items
-    names = [f"class $ {i}" for i in range(count)]
+    names = [f"class $x_{{$ {i}" for i in range(count)]
+    names[-1] *= 1000
     draw_confusion(matrix, names, tmp_path / "matrix.png")
     assert pixels(tmp_path / "matrix.png").std() > 5
 
@@ -36,6 +37,7 @@ def test_other_counts_give_another_picture(tmp_path):
 def test_a_class_without_items_has_no_recall_and_bars_are_escaped():
     table = confusion_markdown([[0, 0], [1, 3]], ["a|b", "c"])
     assert "| a\\|b | 0 | 0 | – |" in table and "| c | 1 | 3 | .7500 |" in table
+    assert "| a b | 1 | 1.0000 |\n" in confusion_markdown([[1]], ["a\nb"])
 
 
 def test_reliability_is_drawn_with_its_error(tmp_path):

@@ -93,7 +93,7 @@ def test_labels_are_those_with_most_pairs_of_one_label(rng, tmp_path):
     assert taken == [1, 0] and label.tolist() == [0, 1, 1, 1]
     spaces = {"ours": rng.normal(size=(4, 2)), "theirs": rng.normal(size=(4, 2))}
     code_space.draw_code_space(
-        spaces, label, ["sea", "$dog"], tmp_path / "codes.png", title="4 codes"
+        spaces, label, ["_sea", "$d_{$og" * 50], tmp_path / "codes.png", title="4 codes"
     )
     assert opened(tmp_path / "codes.png").shape[1] > 700
 

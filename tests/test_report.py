@@ -243,6 +243,16 @@ def test_result_picture_has_a_coloured_border_for_every_result(tmp_path, example
     assert result_picture(example["query"], [], tmp_path / "none.png").exists()
 
 
+def test_a_text_of_any_length_is_cut_to_its_cell(tmp_path):
+    image = np.zeros((8, 8, 3), np.uint8)
+    sheets = []
+    for caption in ("a red boat " * 20, "a red boat " * 100_000):  # more than PIL takes
+        path = result_picture((image, caption, []), [], tmp_path / "a.png")
+        with Image.open(path) as sheet:
+            sheets.append(np.asarray(sheet))
+    np.testing.assert_array_equal(*sheets)
+
+
 @pytest.mark.parametrize(
     "image, size",
     [

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from modal_aware_jax.report.styles import colour_and_marker, legend_text
+from modal_aware_jax.data.problems import shorten
+from modal_aware_jax.report.styles import LONGEST, colour_and_marker, legend_text
 
 NUM_LABELS = 6
 
@@ -127,7 +128,8 @@ def draw_code_space(
     handles = []
     for number, label in enumerate(taken):
         colour, marker = colour_and_marker(number)
-        style = {"c": colour, "marker": marker, "label": legend_text(names[label])}
+        name = legend_text(shorten(names[label], LONGEST))
+        style = {"c": colour, "marker": marker, "label": name}
         handles.append(Line2D([], [], ls="", **style))
     figure.legend(
         handles=handles,

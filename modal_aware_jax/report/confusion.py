@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from modal_aware_jax.report.styles import legend_text
+from modal_aware_jax.data.problems import shorten
+from modal_aware_jax.report.styles import LONGEST, legend_text
 
 NUMBERS_UP_TO = 20  # classes; cells of more are too small for numbers
 
@@ -34,7 +35,7 @@ def confusion_markdown(matrix: np.ndarray, names: Sequence[str]) -> str:
       | dog | 0 | 2 | 1.0000 |
     """
     matrix = _check("confusion_markdown", matrix, names)
-    names = [name.replace("|", "\\|") for name in names]
+    names = [" ".join(name.split()).replace("|", "\\|") for name in names]
     lines = [
         f"| true class | {' | '.join(f'as {name}' for name in names)} | recall |",
         f"|---|{'---:|' * (len(names) + 1)}",
@@ -75,7 +76,7 @@ def draw_confusion(
     figure.colorbar(
         drawn, shrink=0.8, label="share of the true class", format=PercentFormatter(1)
     )
-    labels = [legend_text(name) for name in names]
+    labels = [legend_text(shorten(name, LONGEST)) for name in names]
     small = "small" if count <= NUMBERS_UP_TO else "xx-small"
     upright = count <= 6 and max(map(len, labels)) <= 10
     axes.set_xticks(range(count), labels, fontsize=small)

@@ -68,7 +68,8 @@ def _put(sheet, x, y, image, colour, lines):
 
 def _fit(text, font):
     """Cuts a line to the width of a cell."""
-    if font.getlength(text) <= SIDE:
+    whole, text = text, text[:SIDE]  # a letter takes a pixel or more
+    if text == whole and font.getlength(text) <= SIDE:
         return text
     while text and font.getlength(text + "…") > SIDE:
         text = text[:-1]

@@ -7,6 +7,7 @@ COLOURS = (
 )
 MARKERS = "osD^vPX<>phd*"  # of one colour each has its own: 8 and 13 share no divisor
 DASHES = ("-", "--", ":", "-.")
+LONGEST = 40  # letters of a label's name in a picture
 MANY = 7  # lines; a legend of more covers them
 
 
