@@ -17,6 +17,7 @@ from modal_aware_jax.classification import reliability_bins
 from modal_aware_jax.report import format_results, result_picture, write_report
 from modal_aware_jax.report.convergence import draw_convergence
 from modal_aware_jax.report.curves import draw_precision_at
+from modal_aware_jax.report.page import render_table
 from modal_aware_jax.report.reliability import draw_reliability
 from modal_aware_jax.report.styles import line_style
 from modal_aware_jax.report.tables import summary
@@ -162,6 +163,17 @@ def test_best_scores_are_bold(folder):
     text = (folder / "index.html").read_text(encoding="utf-8")
     assert '<td class="best" data-name="MAP">0.9000</td>' in text
     assert '<td data-name="MAP">0.8000</td>' in text
+
+
+def test_scores_are_compared_at_one_length_and_of_one_direction():
+    scores = {"a, there": 0.9, "a, back": 0.5, "b, there": 0.8, "b, back": 0.6}
+    results = {name: result(score) for name, score in scores.items()}
+    results["a, there, 8 bits"] = result(0.95) | {"num_bits": 8}
+    table = render_table(results, apart=("there", "back"))
+    assert re.findall(r'class="best" data-name="MAP">([\d.]+)', table) == [
+        "0.9000",
+        "0.6000",
+    ]
 
 
 def test_curves_show_the_numbers(tmp_path, monkeypatch):

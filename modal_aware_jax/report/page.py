@@ -82,6 +82,7 @@ def render_page(
     title: str,
     note: str = "",
     relevant: str = RELEVANT,
+    apart=(),
 ) -> str:
     """The page as HTML.
 
@@ -92,10 +93,11 @@ def render_page(
         title: heading; all text is escaped here.
         note: a paragraph under it.
         relevant: what makes an item relevant to a query.
+        apart: as for `render_table`.
     """
     parts = [
         *([f'<p class="note">{html.escape(note)}</p>'] if note else ()),
-        render_table(results),
+        render_table(results, apart),
         f'<p class="note">{html.escape(CONVENTIONS)}</p>',
         *render_health(results),
     ]
@@ -139,26 +141,34 @@ def render_curves(curves, heading: str = "") -> list[str]:
     return [f'{heading}<div class="curves">', *images, "</div>"]
 
 
-def render_table(results: dict) -> str:
+def render_table(results: dict, apart=()) -> str:
     """The summary as an HTML table, the best score of a column bold.
 
-    Several methods are compared on the whole database, and on each part of it.
+    Several methods are compared at one code length on the whole database, and on each
+    part of it.
+
+    Args:
+        results: evaluations by name.
+        apart: parts of names, such as directions, whose scores are not compared with
+          each other's.
     """
     rows = summary(with_parts(results))
     header, *body = cells(rows)
     scores = [h for h in header if isinstance(rows[0][h], float)]
     titles = [f", {part.title}" for part in PARTS]
-    part_of = [
-        next((t for t in titles if row["method"].endswith(t)), "") for row in rows
-    ]
+    groups = []
+    for row in rows:
+        part = next((t for t in titles if row["method"].endswith(t)), "")
+        own = next((t for t in apart if f", {t}" in row["method"]), "")
+        groups.append((part, own, row["bits"]))
     best = {}
-    for row, part in zip(rows, part_of, strict=True):
-        for h in scores if len(results) > 1 else ():
-            best[part, h] = max(best.get((part, h), row[h]), row[h])
+    for row, group in zip(rows, groups, strict=True):
+        for h in scores if groups.count(group) > 1 else ():
+            best[group, h] = max(best.get((group, h), row[h]), row[h])
     return html_table(
         header,
         body,
-        is_best=lambda i, column: best.get((part_of[i], column)) == rows[i][column],
+        is_best=lambda i, column: best.get((groups[i], column)) == rows[i][column],
     )
 
 
@@ -239,6 +249,7 @@ def write_page(
     title: str,
     note: str = "",
     relevant: str = RELEVANT,
+    apart=(),
 ) -> None:
     """Writes the page.
 
@@ -248,7 +259,7 @@ def write_page(
         curves: (description, path of a PNG) pairs, embedded.
         examples: see `write_report`.
         title: heading.
-        note, relevant: as for `render_page`.
+        note, relevant, apart: as for `render_page`.
     """
     page = render_page(
         results,
@@ -257,5 +268,6 @@ def write_page(
         title=title,
         note=note,
         relevant=relevant,
+        apart=apart,
     )
     pathlib.Path(path).write_text(page, encoding="utf-8")

@@ -14,6 +14,7 @@ def write_report(
     title: str = "Retrieval report",
     note: str = "",
     relevant: str = RELEVANT,
+    apart=(),
 ) -> pathlib.Path:
     """Writes metrics.json, .csv, .md, two curves as PNG and index.html.
 
@@ -30,6 +31,7 @@ def write_report(
         title: heading of the page.
         note: a paragraph under it, and under the table in `metrics.md`.
         relevant: what makes an item relevant to a query.
+        apart: parts of names whose scores are not compared with each other's.
 
     Returns:
         The path of the page.
@@ -63,5 +65,6 @@ def write_report(
         title=title,
         note=note,
         relevant=relevant,
+        apart=apart,
     )
     return page

@@ -153,7 +153,8 @@ def draw(directory, results: dict, bits: int) -> list:
 def write(directory, results: dict, *, curves, title: str) -> None:
     """The page of a comparison."""
     page = directory / "index.html"
-    write_page(page, both_ways(results), curves=curves, title=title)
+    ways = WAYS.values()
+    write_page(page, both_ways(results), curves=curves, title=title, apart=ways)
 
 
 def _columns():
@@ -218,7 +219,7 @@ CROSS_MODAL = Task(
         "bits, image and text apart"
     ),
     write_report=lambda directory, results, **options: write_report(
-        directory, both_ways(results), **options
+        directory, both_ways(results), apart=WAYS.values(), **options
     ),
     text=lambda results: format_results(both_ways(results)),
     comparison=COMPARISON,
