@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import io
+import json
 import pathlib
 import shutil
 import types
@@ -10,6 +11,7 @@ import types
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.io
 from PIL import Image
 from test_classification_task import posts_config
 from test_classifiers import posts_config as token_config
@@ -17,7 +19,7 @@ from test_methods import tiny  # noqa: F401
 from test_sentence_vectors import truth, write_model  # noqa: F401
 
 from modal_aware_jax import build, main, modes
-from modal_aware_jax.data.new_posts import Post, read_posts
+from modal_aware_jax.data.new_posts import Post, look, read_posts
 from modal_aware_jax.modes.predict import Prediction, Predictor, line_of
 from modal_aware_jax.training import update as updates
 from modal_aware_jax.training.checkpoint import Checkpointer
@@ -144,6 +146,22 @@ def test_a_table_is_read_in_its_order(tmp_path):
     assert [row["predicted"] for row in written] == ["good", "bad", "", ""]
     assert float(written[0]["good"]) == pytest.approx(found[0].probabilities[0], 1e-4)
     assert written[2]["good"] == "" and "No such file" in written[2]["note"]
+
+
+def test_a_post_that_cannot_be_read_stops_no_other(tmp_path):
+    pictures = np.full((2, 8, 9, 3), 100.0)
+    pictures[1] -= 300  # less their mean: no colours
+    content = {"IAll": pictures.transpose(1, 2, 3, 0), "YAll": np.eye(2, 5)}
+    scipy.io.savemat(tmp_path / "t.mat", content)
+    seen = [look(post, 4) for post in read_posts(tmp_path)]
+    assert (seen[0].pixels == 100).all() and not seen[0].problem
+    assert "numbers are not colours" in seen[1].problem
+    (tmp_path / "t.mat").unlink()
+    rows = [{"image": "a.jpg", "text": [{"raw": "sea"}]}, {"text": ["sea", "dog"]}]
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    first, second = read_posts(tmp_path)
+    assert first.problem == "the text is no text but a list of dict"
+    assert second.text == "sea, dog"
 
 
 def test_what_is_asked_for_must_be_clear(tmp_path):

@@ -12,7 +12,7 @@ from modal_aware_jax.data.given_names import given_names
 from modal_aware_jax.data.pipeline import decode, resize
 from modal_aware_jax.data.readers.tables import find_tables
 from modal_aware_jax.data.regular_file import read_regular
-from modal_aware_jax.data.stored_image import ImageProblem, to_stored
+from modal_aware_jax.data.stored_image import to_stored
 
 NAMING = (
     "--config.data.options.image_column=NAME and --config.data.options.text_column="
@@ -103,6 +103,6 @@ def look(post: Post, size: int) -> Seen:
     try:
         stored, _ = to_stored(post.read(), None)
         return Seen(resize(decode(stored), size), "")
-    except (OSError, ImageProblem) as error:
+    except Exception as error:  # readers of damaged tables raise nearly anything
         reason = error.strerror if isinstance(error, OSError) else None
         return Seen(None, f"its picture cannot be read ({reason or error})")
