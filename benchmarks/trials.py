@@ -143,14 +143,14 @@ MARGIN_TRIALS = {
     **{
         f"contrastive, margin {margin:g}": (
             "contrastive",
-            {"loss.options.contrastive.margin": margin},
+            {"loss.options.contrastive.margin_per_root_bit": margin / BITS**0.5},
         )
         for margin in (2.0, 4.0, 8.0, 11.3)
     },
     **{
         f"divide and encode, margin {margin:g}": (
             "divide_and_encode",
-            {"loss.options.ninh.margin": margin},
+            {"loss.options.ninh.margin_per_bit": margin / BITS},
         )
         for margin in (1.0, 4.0, 16.0, 32.0)
     },

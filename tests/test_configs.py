@@ -114,17 +114,18 @@ def test_what_the_operating_system_refuses_is_one_line(monkeypatch, capsys):
 def test_options_stand_under_the_name_of_their_loss():
     config = runpy.run_path(str(CONFIGS[-1]))["get_config"]("method=dpsh")
     config.loss.name = "contrastive"
-    config.loss.options.contrastive.margin = 3.0
-    assert loss_options(config.loss) == {"margin": 3.0}
-    assert build.settled(config)["loss"]["options"] == {"margin": 3.0}
+    config.loss.options.contrastive.margin_per_root_bit = 3.0
+    own = {"margin_per_root_bit": 3.0}
+    assert loss_options(config.loss) == own
+    assert build.settled(config)["loss"]["options"] == own
     config.loss.options.contrastive.margn = 3.0
-    with pytest.raises(ValueError, match="contrastive has no margn; .* takes margin"):
+    with pytest.raises(ValueError, match="has no margn; .* takes margin_per_root_bit"):
         loss_options(config.loss)
     config.loss.options = {"margin": 2.0}
     with pytest.raises(ValueError, match="such as config.loss.options.contrastive.mar"):
         loss_options(config.loss)
     config.loss.options = {}  # a config of one's own need not list them
-    assert loss_options(config.loss) == {"margin": 2.0}
+    assert loss_options(config.loss) == {"margin_per_root_bit": 1.0}
 
 
 def test_runs_from_before_mirrored_readings_are_known_again():

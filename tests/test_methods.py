@@ -18,6 +18,7 @@ from modal_aware_jax.hashing.codes import binarize, pack
 from modal_aware_jax.losses import central, pairwise
 from modal_aware_jax.losses.contrastive import contrastive
 from modal_aware_jax.losses.pairwise import hashnet_beta
+from modal_aware_jax.losses.triplet import ninh
 from modal_aware_jax.modes.encoder import lower_maps
 from modal_aware_jax.retrieval.metrics import mean_average_precision
 from modal_aware_jax.training import update as updates
@@ -202,7 +203,9 @@ def test_text_alone_reads_no_image(pairs):
 def by_hand(method, experiment, u, labels):
     """The loss of a method's relaxed bits, with the options of its table."""
     if method == "contrastive":
-        return contrastive(jnp.tanh(u), labels, margin=2.0)
+        return contrastive(jnp.tanh(u), labels, margin=1.0 * 16**0.5)
+    if method == "divide_and_encode":
+        return ninh(u, labels, margin=16 / 16)
     if method == "hashnet":  # its first stage
         return pairwise.hashnet(u, labels, alpha=0.1, beta=1.0)
     if method == "dsh":
@@ -212,7 +215,9 @@ def by_hand(method, experiment, u, labels):
     return central.csq(u, labels, centers, bits, quantization_weight=1e-4)
 
 
-@pytest.mark.parametrize("method", ["dsh", "hashnet", "csq", "contrastive"])
+@pytest.mark.parametrize(
+    "method", ["dsh", "hashnet", "csq", "contrastive", "divide_and_encode"]
+)
 def test_a_methods_loss_is_that_of_its_networks_bits(method, tiny, pairs, images):
     experiment = build.experiment(tiny_config(method), pairs)
     batch = batch_of(pairs, images, experiment.split.train[:8])

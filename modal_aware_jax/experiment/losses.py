@@ -89,8 +89,8 @@ def _after_tanh(loss):
     return _of_batch(after_tanh)
 
 
-def _triplets(loss):
-    """A triplet loss with its margin in units of √K: K-bit codes are up to 2 √K apart.
+def _by_root_bits(loss):
+    """A loss of distances, its margin in units of √K: K-bit codes are up to 2 √K apart.
 
     The same margin at every length asks of 16 bits twice what it asks of 64.
     """
@@ -136,6 +136,11 @@ def _listwise(setting, *, weight, temperature, share, ap_weight):
         return value
 
     return loss
+
+
+def _ninh(setting, *, margin_per_bit):
+    margin = margin_per_bit * setting.num_bits
+    return _of_batch(functools.partial(triplet.ninh, margin=margin))(setting)
 
 
 def _dsh(setting, *, margin_per_bit, quantization_weight):
@@ -209,12 +214,12 @@ def _count(setting):
 QUARTER = {"margin_per_root_bit": 0.25}
 
 LOSSES = {
-    "triplet_ranking": Loss(_triplets(triplet.triplet_ranking), QUARTER),
-    "triplet_active": Loss(_triplets(active_triplets), QUARTER),
-    "triplet_hard": Loss(_triplets(batch_hard), QUARTER),
-    "triplet_semi_hard": Loss(_triplets(semi_hard), QUARTER),
-    "triplet_graded_margin": Loss(_triplets(graded_margin), QUARTER),
-    "triplet_graded_weight": Loss(_triplets(graded_weight), QUARTER),
+    "triplet_ranking": Loss(_by_root_bits(triplet.triplet_ranking), QUARTER),
+    "triplet_active": Loss(_by_root_bits(active_triplets), QUARTER),
+    "triplet_hard": Loss(_by_root_bits(batch_hard), QUARTER),
+    "triplet_semi_hard": Loss(_by_root_bits(semi_hard), QUARTER),
+    "triplet_graded_margin": Loss(_by_root_bits(graded_margin), QUARTER),
+    "triplet_graded_weight": Loss(_by_root_bits(graded_weight), QUARTER),
     "expected_ap": Loss(_of_batch(_expected_ap), {"weight": 10.0}, taught=True),
     "expected_ndcg": Loss(_of_batch(_expected_ndcg), {"weight": 10.0}),
     # Relevance distillation: a share of the label head's own, 0 the labels' alone.
@@ -224,13 +229,15 @@ LOSSES = {
         {"weight": 10.0, "temperature": 0.1, "share": 1.0, "ap_weight": 0.0},
         label_head=True,
     ),
-    "contrastive": Loss(_after_tanh(contrastive), {"margin": 2.0}),
+    # With a margin of 2 at 64 bits 62 of them were constant, with the 1 of NINH's paper
+    # 28 (`trials_margins.md`).
+    "contrastive": Loss(_by_root_bits(contrastive), {"margin_per_root_bit": 1.0}),
     "dpsh": Loss(_of_batch(pairwise.dpsh), {"quantization_weight": 0.1}),
     "dpsh_bank": Loss(_dpsh_bank, {"quantization_weight": 0.1}, _bank),
     "dsh": Loss(_dsh, {"margin_per_bit": 2.0, "quantization_weight": 0.1}),
     "hashnet": Loss(_hashnet, {"alpha": 0.1, "num_stages": 8}, _count),
     "csq": Loss(_csq, {"quantization_weight": 1e-4}),
-    "ninh": Loss(_of_batch(triplet.ninh), {"margin": 1.0}),
+    "ninh": Loss(_ninh, {"margin_per_bit": 0.0625}),
 }
 
 
