@@ -57,6 +57,21 @@ from modal_aware_jax.data.problems import shorten
 from modal_aware_jax.training.processes import is_first, start
 
 MODES = ("train", "evaluate", "encode", "search", "serve", "predict", "export")
+# Which modes read a flag; any other would take it and do nothing with it.
+READ_BY = {
+    "codes": ("evaluate", "search"),
+    "index": ("search", "serve"),
+    "output": ("encode", "search", "predict", "export"),
+    "image": ("search", "predict"),
+    "text": ("search", "predict"),
+    "table": ("predict",),
+    "target": ("search",),
+    "k": ("search",),
+    "bits": ("train", "evaluate", "encode", "search", "serve", "export"),
+    "host": ("serve",),
+    "port": ("serve",),
+    "token": ("serve",),
+}
 
 flags.adopt_module_key_flags(cli)  # --help shows them
 flags.DEFINE_enum("mode", "train", MODES, "What to do; see above.")
@@ -94,6 +109,7 @@ def run(args) -> None:
     from modal_aware_jax.report import format_results
 
     _check_step(args)
+    _check_flags(args)
     _join_processes(args)
     workdir = _workdir(args)
     if args.mode == "evaluate" and args.codes:
@@ -175,8 +191,6 @@ def _search_index(args) -> None:
     """Ranks the codes of an index file for codes made elsewhere."""
     from modal_aware_jax import modes
 
-    if args.mode != "search":
-        raise ValueError(f"--index is for --mode=search and serve, not {args.mode}.")
     distances, ids = modes.search_index_file(
         _path(args.index), _path(args.codes), k=args.k, output=_path(args.output)
     )
@@ -205,11 +219,6 @@ def _run_model(args, workdir) -> None:
         raise ValueError(
             f"--model is for --mode=encode, search and serve, not {args.mode}: an "
             "exported model has neither a split nor an optimiser."
-        )
-    if args.bits is not None:
-        raise ValueError(
-            "--bits is for a run: export it so, --mode=export --bits=B, and take that "
-            "model."
         )
     model = modes.load_model_file(pathlib.Path(args.model))
     options = _reading_options(args.config)
@@ -299,6 +308,44 @@ def _check_step(args) -> None:
             "--step names a checkpoint of a run: leave it out with --mode=train, "
             "--model and --codes."
         )
+
+
+def _check_flags(args) -> None:
+    """Refuses flags that what is asked for does not read."""
+    for name, modes in READ_BY.items():
+        if args.mode not in modes and _is_given(args, name):
+            words = " and ".join(filter(None, (", ".join(modes[:-1]), modes[-1])))
+            raise ValueError(
+                f"--{name} is for --mode={words}, not {args.mode}: leave it out."
+            )
+    if args.model and _is_given(args, "bits"):
+        raise ValueError(
+            "--bits is for a run: export it so, --mode=export --bits=B, and take that "
+            "model."
+        )
+    if args.codes and _is_given(args, "bits"):
+        raise ValueError("--bits is for a run; codes of --codes have a length already.")
+    if args.mode != "search":
+        return
+    if args.index:
+        for name in ("image", "text", "target", "model"):
+            if _is_given(args, name):
+                raise ValueError(
+                    f"--index is searched by --codes=FILE.npz, not with --{name}. "
+                    "Leave one of both out; --mode=serve --model=FOLDER --index=FILE "
+                    "searches it by pictures and words."
+                )
+    elif args.codes:
+        raise ValueError("--codes are searched for in an index: name it, --index=FILE.")
+    elif args.output:
+        raise ValueError(
+            "--output is for a search by --index and --codes; any other prints what it "
+            "found, and draws search.png in --workdir."
+        )
+
+
+def _is_given(args, name) -> bool:
+    return getattr(args, name, None) not in (None, "", flags.FLAGS[name].default)
 
 
 def _step(args) -> int | str:

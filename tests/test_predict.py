@@ -182,6 +182,27 @@ def test_a_step_is_of_a_run(given):
         main.run(types.SimpleNamespace(**args))
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"text": "sea"}, "--text is for --mode=search and predict, not encode"),
+        ({"mode": "train", "output": "x"}, "encode, search, predict and export, not"),
+        ({"mode": "predict", "bits": 8}, "encode, search, serve and export, not"),
+        ({"mode": "search", "port": 0}, "--port is for --mode=serve, not search"),
+        ({"mode": "search", "output": "x"}, "--output is for a search by --index"),
+        ({"mode": "search", "codes": "x"}, "name it, --index=FILE"),
+        ({"mode": "search", "index": "x", "text": "sea"}, "by --codes=FILE.npz, not"),
+        ({"mode": "serve", "model": "x", "bits": 8}, "--bits is for a run: export it"),
+        ({"mode": "evaluate", "codes": "x", "bits": 8}, "have a length already"),
+    ],
+)
+def test_flags_that_would_do_nothing_are_refused(given, message):
+    args = {"mode": "encode", "model": None, "codes": None, "step": "latest"}
+    args = types.SimpleNamespace(**{**args, "index": None, "output": None, **given})
+    with pytest.raises(ValueError, match=message):
+        main.run(args)
+
+
 def by_the_command_line(model, workdir, words):
     """What --mode=predict prints of a text."""
     nothing = dict.fromkeys(("image", "table", "output", "config", "coordinator"))
