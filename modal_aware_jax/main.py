@@ -127,6 +127,8 @@ def run(args) -> None:
         _search_index(args)
         return
     config = cli.needed_config(args)
+    if args.mode == "search":
+        _check_query(args, config)
     if args.model:
         _run_model(args, workdir)
         return
@@ -166,6 +168,22 @@ def run(args) -> None:
         print(f"The report is {workdir / 'report' / 'index.html'}")
 
 
+def _check_query(args, config) -> None:
+    """Refuses what cannot be searched for, before anything is read or built."""
+    from modal_aware_jax import build, modes
+
+    task, image = build.task_of(config), _path(args.image)
+    if task.embeddings is not None and not args.model:
+        modes.check_one_query(image, args.text, task.name)
+        return
+    if args.target:
+        raise ValueError(
+            "--target is for runs of the task matching; the codes of "
+            f"{task.name} are of pairs."
+        )
+    modes.check_query(image, args.text)
+
+
 def _search_run(args, experiment, workdir) -> None:
     """Ranks the collection of a run, by codes or by embeddings."""
     from modal_aware_jax import modes
@@ -173,11 +191,6 @@ def _search_run(args, experiment, workdir) -> None:
     query = {"image": _path(args.image), "words": args.text, "k": args.k}
     query["step"] = _step(args)
     if experiment.task.embeddings is None:
-        if args.target:
-            raise ValueError(
-                "--target is for runs of the task matching; the codes of "
-                f"{experiment.task.name} are of pairs."
-            )
         _print_found(modes.search_run(experiment, workdir, **query), workdir)
         return
     found = modes.search_embeddings(experiment, workdir, target=args.target, **query)

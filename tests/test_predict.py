@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.io
+from ml_collections import ConfigDict
 from PIL import Image
 from test_classification_task import posts_config
 from test_classifiers import posts_config as token_config
@@ -201,6 +202,26 @@ def test_flags_that_would_do_nothing_are_refused(given, message):
     args = types.SimpleNamespace(**{**args, "index": None, "output": None, **given})
     with pytest.raises(ValueError, match=message):
         main.run(args)
+
+
+@pytest.mark.parametrize(
+    ("task", "given", "message"),
+    [
+        ("hashing", {}, "give an image with --image, a text with --text, or both"),
+        ("hashing", {"image": "no.jpg"}, "no.jpg cannot be read as an image"),
+        ("hashing", {"text": "sea", "target": "text"}, "of hashing are of pairs"),
+        ("matching", {"text": "sea", "image": "no.jpg"}, "asks with one modality"),
+        ("matching", {"image": "no.jpg"}, "no.jpg cannot be read as an image"),
+    ],
+)
+def test_a_search_for_nothing_is_refused_before_anything_is_read(task, given, message):
+    config = ConfigDict({"task": task})  # names no data to read
+    args = {"mode": "search", "model": None, "codes": None, "step": "latest"}
+    args |= dict.fromkeys(("coordinator", "num_processes", "process_id", "index"))
+    args |= {"distributed": False, "output": None, "config": config, "workdir": "x"}
+    args |= {"bits": None, "image": None, "text": "", "target": ""}
+    with pytest.raises(ValueError, match=message):
+        main.run(types.SimpleNamespace(**args | given))
 
 
 def by_the_command_line(model, workdir, words):

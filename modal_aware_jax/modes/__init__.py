@@ -14,13 +14,18 @@ from modal_aware_jax.modes.predict import (
     predictor_of_run,
     write_predictions_table,
 )
-from modal_aware_jax.modes.search import search_run, search_with_model
-from modal_aware_jax.modes.search_embeddings import search_embeddings
+from modal_aware_jax.modes.search import check_query, search_run, search_with_model
+from modal_aware_jax.modes.search_embeddings import (
+    check_one_query,
+    search_embeddings,
+)
 from modal_aware_jax.modes.search_index import search_index_file
 from modal_aware_jax.modes.serve import service_of_model, service_of_run
 from modal_aware_jax.modes.train import fit_run, train
 
 __all__ = [
+    "check_one_query",
+    "check_query",
     "encode_collection",
     "encode_with_model",
     "evaluate_codes_file",

@@ -66,7 +66,7 @@ def search_run(
       k dicts of rank, id, distance, caption and labels, nearest first.
     """
     need_codes(experiment)
-    _check_query(image, words)
+    check_query(image, words)
     record = load_run(experiment, workdir, step)
     which = codes_name(experiment, record)
     pairs = experiment.collection
@@ -110,7 +110,7 @@ def search_with_model(
       image, words, k: as in `search_run`.
     """
     need_codes_of(model)
-    _check_query(image, words)
+    check_query(image, words)
     pairs = in_vocabulary(pairs, model)
     index = open_index(
         pairs,
@@ -133,11 +133,14 @@ def search_with_model(
     )
 
 
-def _check_query(image, words):
+def check_query(image: pathlib.Path | None, words: str) -> None:
+    """Refuses a query of nothing, and an image file that cannot be read."""
     if image is None and not words.strip():
         raise ValueError(
             "search: give an image with --image, a text with --text, or both."
         )
+    if image is not None:
+        read_query_image(image, 1)
 
 
 def _search(relaxed, pairs, text, index, workdir, *, size, image, words, k):

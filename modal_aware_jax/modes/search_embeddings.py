@@ -57,11 +57,7 @@ def search_embeddings(
       k dicts of rank, id of the image, cosine and caption (the sentence that was found,
       or all of the image's), nearest first.
     """
-    if (image is None) == (not words.strip()):
-        raise ValueError(
-            f"search: the task {experiment.task.name} asks with one modality: give an "
-            "image with --image, or a text with --text."
-        )
+    check_one_query(image, words, experiment.task.name)
     target = target or ("text" if image else "image")
     if target not in TARGETS:
         raise ValueError(f"search: --target is image or text, not {target!r}.")
@@ -89,6 +85,17 @@ def search_embeddings(
     query = (png.getvalue(), words, [])
     result_picture(query, results, workdir / "search.png", measure="cosine")
     return found
+
+
+def check_one_query(image: pathlib.Path | None, words: str, task: str) -> None:
+    """Refuses a query of both or of neither, and an image that cannot be read."""
+    if (image is None) == (not words.strip()):
+        raise ValueError(
+            f"search: the task {task} asks with one modality: give an image with "
+            "--image, or a text with --text."
+        )
+    if image is not None:
+        read_query_image(image, 1)
 
 
 def _query(experiment, image, words):
