@@ -2,9 +2,8 @@
 
 The first maps of a convolutional network are many times as large as its images: those
 of 64 images of 160 pixels have 157 MB in MobileNetV2, and go to memory and back between
-any two layers. Of a few images they stay in the processor's cache. One core is 1.5
-times as fast for it; where there are two, which share that cache, nothing is lost.
-For inference only: a batch norm that reads the moments of its batch needs all of it.
+any two layers. Of a few images they stay in the processor's cache. For inference only:
+a batch norm that reads the moments of its batch needs all of it.
 """
 
 import math
