@@ -15,8 +15,7 @@ towers_no_dropout, source=flickr8k|flickr30k|karpathy, text=frozen|fine_tuned, s
 Methods from cmfg to align_before_fuse read word pieces; distilled learns from the CLIP
 in a folder, --config.loss.options.similarity_distillation.teacher=FOLDER.
 text=fine_tuned trains the sentence model along, at `optimizer.text_learning_rate`: a
-run takes many times as long, and what it brings has not been measured. Measured results
-are in README.md.
+run takes many times as long. Measured results are in README.md.
 """
 
 from ml_collections import ConfigDict
