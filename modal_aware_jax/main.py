@@ -55,6 +55,7 @@ from absl import flags
 from modal_aware_jax import cli
 from modal_aware_jax.data.problems import shorten
 from modal_aware_jax.training.processes import is_first, start
+from modal_aware_jax.training.workdir import check_output
 
 MODES = ("train", "evaluate", "encode", "search", "serve", "predict", "export")
 # Which modes read a flag; any other would take it and do nothing with it.
@@ -110,6 +111,8 @@ def run(args) -> None:
 
     _check_step(args)
     _check_flags(args)
+    if args.mode != "export" and args.output:  # an export is a folder
+        check_output(_path(args.output))
     _join_processes(args)
     workdir = _workdir(args)
     if args.mode == "evaluate" and args.codes:

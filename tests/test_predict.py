@@ -204,6 +204,19 @@ def test_flags_that_would_do_nothing_are_refused(given, message):
         main.run(args)
 
 
+@pytest.mark.parametrize("mode", ["encode", "predict", "search"])
+def test_an_output_that_cannot_be_written_is_refused_first(mode, tmp_path):
+    args = {"mode": mode, "model": None, "codes": None, "step": "latest"}
+    args["index"] = "x" if mode == "search" else None
+    for output, message in (
+        (tmp_path, "cannot be written: it is a folder. Name a file"),
+        ("/dev/null", "/dev/null cannot be written: it is no plain file"),
+        ("/dev/null/codes.npz", "/dev/null is no folder"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            main.run(types.SimpleNamespace(**args, output=str(output)))
+
+
 @pytest.mark.parametrize(
     ("task", "given", "message"),
     [

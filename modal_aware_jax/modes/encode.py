@@ -161,13 +161,16 @@ def _write(output, codes, pairs, num_bits):
         return output
     output.parent.mkdir(parents=True, exist_ok=True)
     partial = output.with_name(f".{output.name}.{os.getpid()}.partial.npz")
-    np.savez_compressed(
-        partial,
-        codes=codes,
-        ids=pairs.ids,
-        labels=pairs.labels,
-        label_names=np.array(pairs.label_names, dtype=str),
-        num_bits=num_bits,
-    )
-    partial.replace(output)
+    try:
+        np.savez_compressed(
+            partial,
+            codes=codes,
+            ids=pairs.ids,
+            labels=pairs.labels,
+            label_names=np.array(pairs.label_names, dtype=str),
+            num_bits=num_bits,
+        )
+        partial.replace(output)
+    finally:
+        partial.unlink(missing_ok=True)
     return output

@@ -58,6 +58,19 @@ def explain_write_errors(path: str | os.PathLike) -> Iterator[None]:
         ) from error
 
 
+def check_output(path: Path) -> None:
+    """Refuses a file that cannot be written, before there is anything to write."""
+    folder, reason = path.parent, ""
+    if path.exists() and not path.is_file():
+        reason = "it is a folder" if path.is_dir() else "it is no plain file"
+    elif folder.exists() and not folder.is_dir():
+        reason = f"{folder} is no folder"
+    elif folder.exists() and not os.access(folder, os.W_OK):
+        reason = f"nothing can be written in {folder}"
+    if reason:
+        raise ValueError(f"--output: {path} cannot be written: {reason}. Name a file.")
+
+
 _ELSEWHERE = "Choose another directory with --workdir."
 _SPACE = (
     "Free some space and give the same command again: it goes on from the last "
