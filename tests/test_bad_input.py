@@ -339,7 +339,7 @@ def test_every_bad_row_is_named_with_its_line(tmp_path, load_folder):
         ("missing image", f"{data / 'none.jpg'} ({path} line 3)"),
         ("missing image", f"{path} line 4"),
         ("empty text", f"{path} line 5"),
-        ("duplicate id", f"{path} line 6"),
+        ("repeated image", f"{path} line 6"),
         ("unknown label", f"{path} line 7"),
         ("not UTF-8", f"{path} line 8"),
         ("malformed line", f"{path} line 9"),
@@ -351,6 +351,17 @@ def test_every_bad_row_is_named_with_its_line(tmp_path, load_folder):
     assert "2 cells, but the header has 3" in message
     pairs = load_folder(table, label_names=["x", "y"], on_problem="skip")
     assert pairs.ids.tolist() == ["a.jpg", "b.jpg"]
+
+
+def test_several_texts_of_an_image_are_read_as_the_message_says(load_folder):
+    with pytest.raises(DataProblems, match="caption_0, caption_1.*in a column id"):
+        load_folder("image,caption\na.jpg,red sea\na.jpg,a sea\n")
+    pairs = load_folder("image,caption_0,caption_1\na.jpg,red sea,a sea\n")
+    assert pairs.captions[:] == ["red sea\na sea"]
+    pairs = load_folder("id,image,caption\n1,a.jpg,red sea\n2,a.jpg,a sea\n")
+    assert pairs.ids.tolist() == ["1", "2"]
+    with pytest.raises(DataProblems, match="duplicate id.*remove or rename all but"):
+        load_folder("id,image,caption\n1,a.jpg,red sea\n1,b.jpg,a sea\n")
 
 
 def test_a_quote_that_is_not_closed_names_the_lines_that_it_takes(load_folder):

@@ -326,7 +326,8 @@ def _check(item, words, labels, known, seen, allow_empty_text):
         raise RowError("malformed line", f"the id {item.id!r} has a NUL character")
     if item.id in seen:
         message = f"id {item.id!r} was used before, at {seen[item.id]}"
-        raise RowError("duplicate id", message)
+        names_image = item.image is not None and item.id == item.image.name
+        raise RowError("repeated image" if names_image else "duplicate id", message)
     if told := no_text(item.text):
         raise RowError("malformed line", told)
     if not words and not allow_empty_text:

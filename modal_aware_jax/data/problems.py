@@ -29,6 +29,9 @@ ADVICE = {
     "outside path": "keep what the table names inside the folder",
     "unknown split": "correct the name of the part, or the column",
     "duplicate id": "remove or rename all but one",
+    "repeated image": "write its texts into one row, in columns caption_0, caption_1 "
+    "and so on, or name every row in a column id; images and sentences that find each "
+    "other are the task matching, configs/flickr8k.py reads such rows of captions.txt",
     "second member": "rename it: a name counts up to its first dot",
 }
 
