@@ -111,6 +111,12 @@ def load(
     source = pathlib.Path(directory).expanduser()
     if not source.exists():
         raise ValueError(f"folder.load: {source} is not a directory.")
+    if label_column and label_columns:
+        raise ValueError(
+            "folder.load: label_column names one column of labels, label_columns "
+            f"columns of 0 and 1, got both ({label_column!r}, {label_columns!r}). "
+            "Leave one of both out of --config.data.options."
+        )
     tables = find_tables(source, table)
     if vocabulary is not None:
         vocabulary = words_of.given_vocabulary(vocabulary, "folder.load")
