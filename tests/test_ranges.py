@@ -53,6 +53,7 @@ def test_every_number_of_a_loss_has_a_range_that_holds_its_own():
         ({"model__image_dropout": 1.0}, r"image_dropout is .* below 1, got 1\.0\."),
         ({"training__word_dropout": -0.5}, r"word_dropout is a share, 0 to 1, got -0"),
         ({"training__batch_size": 0}, r"training\.batch_size is 1 or more, got 0\."),
+        ({"training__tensor_parallel": 0}, r"tensor_parallel is 1 or more, got 0\."),
         ({"model__hidden_features": -1}, r"hidden_features is 0 or more, got -1\."),
         ({"optimizer__block_learning_rate": -0.1}, r"block_learning_rate is 0 or more"),
         (
@@ -74,6 +75,13 @@ def test_every_number_of_a_loss_has_a_range_that_holds_its_own():
 def test_others_are_refused_before_the_data_is_read(changes, message):
     with pytest.raises(ValueError, match=rf"^config\..*{message}"):
         build.experiment(config_of("flickr", **changes))
+
+
+def test_what_validation_searches_is_looked_at_before_the_data_is_read():
+    config = config_of("flickr", training__validation_search="unsen")
+    message = "config.training.validation_search 'unsen'. Did you mean 'unseen'"
+    with pytest.raises(ValueError, match=message):
+        build.experiment(config)
 
 
 @pytest.mark.parametrize("number", [-1, 0, 8])

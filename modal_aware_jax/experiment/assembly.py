@@ -29,6 +29,7 @@ from modal_aware_jax.experiment.ranges import check_ranges
 from modal_aware_jax.experiment.sources import collection, fitted, split_of
 from modal_aware_jax.experiment.tasks import choose_method, task_for
 from modal_aware_jax.hashing.nested import check_lengths
+from modal_aware_jax.tasks.hashing import SEARCHED
 from modal_aware_jax.tasks.task import Task
 
 
@@ -132,6 +133,8 @@ def experiment(config, pairs: Collection | None = None) -> Experiment:
       pairs: the collection as its source gives it, where it was read already.
     """
     check_ranges(config)
+    search = config.training.get("validation_search", "unseen")
+    choose("config.training.validation_search", SEARCHED, search)
     pairs = collection(config.data) if pairs is None else pairs
     task = task_for(config, pairs)
     task.check(config, pairs)
@@ -229,7 +232,7 @@ def experiment(config, pairs: Collection | None = None) -> Experiment:
             training.get("cache_dir", "") or default_prepared_dir() / "maps"
         ),
         checkpoint_steps=training.checkpoint_steps or None,
-        validation_search=training.get("validation_search", "unseen"),
+        validation_search=search,
         validation_database=training.get("validation_database", 0) or None,
         workers=training.workers,
         degraded=training.get("degraded", 0.0),

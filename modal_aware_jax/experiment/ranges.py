@@ -27,7 +27,7 @@ RANGES = {
         *("model.word_features", "model.token_features"),
         *("model.token_heads", "model.num_heads", "model.head_layers"),
         *("loss.pair_rows", "optimizer.decay_every_epochs"),
-        *("training.num_epochs", "training.batch_size"),
+        *("training.num_epochs", "training.batch_size", "training.tensor_parallel"),
         *("data.options.min_word_count", "data.options.min_tag_count"),
         *("data.options.num_labels", "data.options.max_sentences"),
     ),
