@@ -80,6 +80,10 @@ def test_a_given_split_is_kept(config, tmp_path, capsys):
         config.data.num_queries = 7
     with pytest.raises(ValueError, match="brings its own split.*given_split=false"):
         fitted(config, pairs)
+    with config.unlocked():
+        config.data.source = "captioned_shapes"  # has no option to draw another
+    with pytest.raises(ValueError, match="leave --config.data.num_queries out[.]$"):
+        fitted(config, pairs)
 
 
 def test_what_a_given_split_leaves_open_is_drawn():

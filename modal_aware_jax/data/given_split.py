@@ -12,6 +12,7 @@ def given_split(
     num_train: int | None = None,
     num_validation: int | None = None,
     seed: int = 0,
+    drawable: bool = True,
 ) -> Split:
     """The split of named parts; what they leave open is drawn.
 
@@ -27,17 +28,19 @@ def given_split(
       num_validation: number of validation queries; None: all of the part, or where
         there is none a tenth of those to be learned from, 1,000 at most.
       seed: the same seed gives the same split.
+      drawable: whether the reader can draw a split instead, which messages name then.
 
     Example:
       >>> parts = np.array(["train"] * 20 + ["query"] * 5)
       >>> [len(part) for part in given_split(parts)]
       [5, 20, 18, 2]
     """
+    drawn = ", or draw a split: --config.data.options.given_split=false"
+    drawn = drawn if drawable else ""
     if num_queries is not None:
         raise ValueError(
             "The collection brings its own split, with its own queries: leave "
-            "--config.data.num_queries out, or draw a split with "
-            "--config.data.options.given_split=false."
+            f"--config.data.num_queries out{drawn}."
         )
     parts = np.asarray(parts, dtype=str)
     held = {name: np.flatnonzero(parts == name) for name in ("query", "validation")}
@@ -48,8 +51,7 @@ def given_split(
         names = ", ".join(repr(name) for name in np.unique(parts).tolist())
         raise ValueError(
             f"The given split has parts {names} only: queries (test) and pairs to "
-            "learn from (train) are needed. To draw a split instead: "
-            "--config.data.options.given_split=false."
+            f"learn from (train) are needed. Name their parts so{drawn}."
         )
     random = np.random.RandomState(seed)
     database = np.setdiff1d(np.arange(len(parts)), query)
@@ -59,13 +61,13 @@ def given_split(
         train = random.permutation(free)
     if not len(validation):
         size = min(len(train) // 10, 1000) if num_validation is None else num_validation
-        _check("--config.data.num_validation", size, len(train))
+        _check("--config.data.num_validation", size, len(train), drawn)
         validation, train = train[:size], train[size:]
     elif num_validation is not None:
-        _check("--config.data.num_validation", num_validation, len(validation))
+        _check("--config.data.num_validation", num_validation, len(validation), drawn)
         validation = random.permutation(validation)[:num_validation]
     if num_train is not None:
-        _check("--config.data.num_train", num_train, len(train))
+        _check("--config.data.num_train", num_train, len(train), drawn)
         train = train[:num_train]
     result = Split(
         *(np.sort(p).astype(np.int64) for p in (query, database, train, validation))
@@ -74,10 +76,9 @@ def given_split(
     return result
 
 
-def _check(name, wanted, there):
+def _check(name, wanted, there, drawn):
     if not 0 <= wanted <= there:
         raise ValueError(
             f"The given split leaves {there} pairs for {name}, but {wanted} "
-            "are asked for. Ask for fewer, or draw a split: "
-            "--config.data.options.given_split=false."
+            f"are asked for. Ask for fewer{drawn}."
         )

@@ -166,12 +166,14 @@ def fitted(config, pairs: Collection):
 def split_of(config, pairs: Collection) -> protocol.Split:
     """The split that the pairs bring, or one by the sizes and seed of `config.data`."""
     if pairs.parts is not None:
+        load = choose("data source", SOURCES, config.source)
         return given_split(
             pairs.parts,
             num_queries=config.num_queries,
             num_train=config.num_train,
             num_validation=config.num_validation,
             seed=config.split_seed,
+            drawable="given_split" in _option_hints(load),
         )
     return protocol.split(
         len(pairs),
