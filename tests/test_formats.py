@@ -249,7 +249,7 @@ def test_columns_of_zeros_and_ones_are_labels(data, load):
         load(label_columns="cat,score")
     with pytest.raises(ValueError, match="no column 'cow' of --config.data"):
         load(label_columns="cow")
-    with pytest.raises(ValueError, match=r"got both \('cat', '\*og'\). Leave one of"):
+    with pytest.raises(ValueError, match=r"got both \('cat', '\*og'\). Give one of"):
         load(label_column="cat", label_columns="*og")
 
 

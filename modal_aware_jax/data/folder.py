@@ -115,7 +115,8 @@ def load(
         raise ValueError(
             "folder.load: label_column names one column of labels, label_columns "
             f"columns of 0 and 1, got both ({label_column!r}, {label_columns!r}). "
-            "Leave one of both out of --config.data.options."
+            "Give one of them: --config.data.options.label_column=NAME or "
+            "--config.data.options.label_columns=NAME,NAME."
         )
     tables = find_tables(source, table)
     if vocabulary is not None:
