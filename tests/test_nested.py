@@ -56,7 +56,7 @@ def test_the_networks_loss_is_the_mean_of_its_prefixes():
     found = experiment.loss(experiment.model, batch, jax.random.key(0))
     joint = experiment.model.joint(None, jnp.asarray(batch["text"]), train=True)
     h = jnp.tanh(experiment.model.head(joint))
-    each = [contrastive(h[:, :b], batch["labels"]) for b in (4, 8, 16)]
+    each = [contrastive(h[:, :b], batch["labels"], margin=b**0.5) for b in (4, 8, 16)]
     assert float(found) == pytest.approx(float(sum(each)) / 3, rel=1e-4)
 
 
