@@ -35,7 +35,7 @@ from modal_aware_jax.compare.cells import Cell, cell_config
 from modal_aware_jax.compare.finished import chosen_cells, open_cell
 from modal_aware_jax.compare.origin import provenance
 from modal_aware_jax.compare.perturbed import Reader
-from modal_aware_jax.compare.vectors import FILE, draw_vectors
+from modal_aware_jax.compare.vectors import draw_vectors
 from modal_aware_jax.data import pipeline
 from modal_aware_jax.experiment.sources import split_of
 from modal_aware_jax.hashing.codes import unpack
@@ -45,9 +45,6 @@ from modal_aware_jax.report import attention, code_space, convergence, latency
 from modal_aware_jax.report.statistics import dataset_statistics, statistics_markdown
 from modal_aware_jax.training.metrics import read_metrics
 
-FIGURES = ("convergence", "latency", "codes", "attention", "statistics")
-OF_CLASSES = ("vectors",)
-OF_SIDES = ("convergence", "statistics")  # codes of images and of texts, none of pairs
 ABLATION = ("modal_aware", "no_kernel", "no_attention")
 BATCH_SIZES = (1, 100)
 
@@ -218,13 +215,9 @@ def write_statistics(settings, directory, pairs) -> None:
 
 
 def figures_of(task) -> tuple[str, ...]:
-    """The names of a task's figures."""
-    if task.code_of_pair:
-        return FIGURES
-    if task.arrays_file == FILE:
-        return OF_CLASSES
-    if task.comparison.by_bits:
-        return OF_SIDES
+    """The names of a task's figures; a ValueError where it has none."""
+    if task.figures:
+        return task.figures
     raise ValueError(
         f"The task {task.name} has no figures but those of its report, which "
         "`python -m modal_aware_jax.compare` writes."

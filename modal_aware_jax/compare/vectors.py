@@ -5,8 +5,6 @@ import numpy as np
 from modal_aware_jax import build
 from modal_aware_jax.report import code_space
 
-FILE = "predictions.npz"  # of tasks whose arrays have vectors of the test posts
-
 
 def draw_vectors(settings, workdir, directory, cells, *, points) -> None:
     """vectors_pca.png and vectors_tsne.png, method beside method.
@@ -18,10 +16,10 @@ def draw_vectors(settings, workdir, directory, cells, *, points) -> None:
       cells: finished ones, one of each method.
       points: so many posts at most.
     """
-    methods, found = build.task_of(settings).methods, {}
+    task, found = build.task_of(settings), {}
     for cell in cells:
-        with np.load(workdir / cell.folder / FILE) as kept:
-            found[methods[cell.method].title] = kept["vectors"]
+        with np.load(workdir / cell.folder / task.arrays_file) as kept:
+            found[task.methods[cell.method].title] = kept["vectors"]
             labels, names = kept["labels"], kept["class_names"].tolist()
     if labels.ndim == 1:
         rows, label = np.arange(len(labels)), labels

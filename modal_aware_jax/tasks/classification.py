@@ -299,6 +299,7 @@ CLASSIFICATION = Task(
     score="accuracy",
     test=lambda experiment: {"posts": experiment.split.query},
     evaluate=evaluate,
+    figures=("vectors",),
     arrays_file="predictions.npz",
     title=lambda experiment: f"{experiment.name} on {experiment.collection.name}",
     write_report=write_predictions,

@@ -213,6 +213,7 @@ CROSS_MODAL = Task(
     score="map",
     test=hashing.test,
     evaluate=evaluate,
+    figures=("convergence", "statistics"),
     arrays_file="codes.npz",
     title=lambda experiment: (
         f"{experiment.name} on {experiment.collection.name}, {experiment.num_bits} "

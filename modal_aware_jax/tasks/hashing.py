@@ -265,6 +265,7 @@ HASHING = Task(
     loss=functools.partial(head_loss, LOSSES),
     output=head_output,
     code_of_pair=True,
+    figures=("convergence", "latency", "codes", "attention", "statistics"),
     validation=validation,
     validate=validate,
     score="map",

@@ -130,6 +130,8 @@ class Task:
       output: `output(joint)` -> `output(model, batch)`, in evaluation mode.
       code_of_pair: whether outputs are the relaxed bits of one code of each pair, which
         is encoded, searched by, exported and perturbed.
+      figures: the names of what `modal_aware_jax.figures` draws of finished cells; ()
+        where all figures are in the report.
       pairs: `pairs(network, joint)` -> how pairs of a gallery are scored, with
         `encode(model, batch)` and `score(model, image, text, mask)`, in evaluation
         mode; None where the network does not. None: no network does.
@@ -164,6 +166,7 @@ class Task:
     loss: Callable[..., Callable]
     output: Callable[..., Callable]
     code_of_pair: bool = False
+    figures: tuple[str, ...] = ()
     pairs: Callable[..., Any] | None = None
     second: Callable[..., dict] | None = None
     validation: Callable[..., dict]
