@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from modal_aware_jax.data.problems import shorten
-from modal_aware_jax.report.styles import LONGEST, colour_and_marker, legend_text
+from modal_aware_jax.report.styles import colour_and_marker, label_text
 
 NUM_LABELS = 6
 
@@ -128,8 +127,7 @@ def draw_code_space(
     handles = []
     for number, label in enumerate(taken):
         colour, marker = colour_and_marker(number)
-        name = legend_text(shorten(names[label], LONGEST))
-        style = {"c": colour, "marker": marker, "label": name}
+        style = {"c": colour, "marker": marker, "label": label_text(names[label])}
         handles.append(Line2D([], [], ls="", **style))
     figure.legend(
         handles=handles,

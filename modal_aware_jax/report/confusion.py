@@ -4,8 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from modal_aware_jax.data.problems import shorten
-from modal_aware_jax.report.styles import LONGEST, legend_text
+from modal_aware_jax.report.styles import label_text
 
 NUMBERS_UP_TO = 20  # classes; cells of more are too small for numbers
 
@@ -76,7 +75,7 @@ def draw_confusion(
     figure.colorbar(
         drawn, shrink=0.8, label="share of the true class", format=PercentFormatter(1)
     )
-    labels = [legend_text(shorten(name, LONGEST)) for name in names]
+    labels = [label_text(name) for name in names]
     small = "small" if count <= NUMBERS_UP_TO else "xx-small"
     upright = count <= 6 and max(map(len, labels)) <= 10
     axes.set_xticks(range(count), labels, fontsize=small)

@@ -1,5 +1,7 @@
 """Lines that can be told apart: by colour-blind readers, and in print."""
 
+from modal_aware_jax.data.problems import shorten
+
 # Okabe and Ito's colours without their yellow, which is pale on white, and Tol's wine.
 COLOURS = (
     *("#0072B2", "#D55E00", "#009E73", "#CC79A7"),
@@ -44,6 +46,11 @@ def legend_beside(figure, count: int) -> None:
     """A legend of `count` lines at a figure's right; the figure grows to hold it."""
     figure.set_figheight(max(figure.get_figheight(), 0.3 + 0.19 * count))
     figure.legend(loc="outside right upper", fontsize="small", handlelength=3)
+
+
+def label_text(name: str) -> str:
+    """A label's name, of any length, as it is written in a picture."""
+    return legend_text(shorten(name, LONGEST))
 
 
 def legend_text(name: str) -> str:
