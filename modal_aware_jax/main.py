@@ -178,13 +178,15 @@ def _check_query(args, config) -> None:
     task, image = build.task_of(config), _path(args.image)
     if task.embeddings is not None and not args.model:
         modes.check_one_query(image, args.text, task.name)
-        return
-    if args.target:
+    elif args.target:
         raise ValueError(
             "--target is for runs of the task matching; the codes of "
             f"{task.name} are of pairs."
         )
-    modes.check_query(image, args.text)
+    else:
+        modes.check_query(image, args.text)
+    if image is not None:
+        modes.read_query_image(image, 1)
 
 
 def _search_run(args, experiment, workdir) -> None:

@@ -14,7 +14,12 @@ from modal_aware_jax.modes.predict import (
     predictor_of_run,
     write_predictions_table,
 )
-from modal_aware_jax.modes.search import check_query, search_run, search_with_model
+from modal_aware_jax.modes.search import (
+    check_query,
+    read_query_image,
+    search_run,
+    search_with_model,
+)
 from modal_aware_jax.modes.search_embeddings import (
     check_one_query,
     search_embeddings,
@@ -39,6 +44,7 @@ __all__ = [
     "predict",
     "predictor_of_model",
     "predictor_of_run",
+    "read_query_image",
     "search_embeddings",
     "search_index_file",
     "search_run",

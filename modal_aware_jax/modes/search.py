@@ -134,13 +134,11 @@ def search_with_model(
 
 
 def check_query(image: pathlib.Path | None, words: str) -> None:
-    """Refuses a query of nothing, and an image file that cannot be read."""
+    """Refuses a query of nothing."""
     if image is None and not words.strip():
         raise ValueError(
             "search: give an image with --image, a text with --text, or both."
         )
-    if image is not None:
-        read_query_image(image, 1)
 
 
 def _search(relaxed, pairs, text, index, workdir, *, size, image, words, k):

@@ -88,14 +88,12 @@ def search_embeddings(
 
 
 def check_one_query(image: pathlib.Path | None, words: str, task: str) -> None:
-    """Refuses a query of both or of neither, and an image that cannot be read."""
+    """Refuses a query of both or of neither."""
     if (image is None) == (not words.strip()):
         raise ValueError(
             f"search: the task {task} asks with one modality: give an image with "
             "--image, or a text with --text."
         )
-    if image is not None:
-        read_query_image(image, 1)
 
 
 def _query(experiment, image, words):
